@@ -1,0 +1,206 @@
+"""What can be set, what it means, and why the default is what it is.
+
+Frozen dataclasses, one a concern, composed in `TrainConfig`. The docstring under a field is its
+help text on the command line. `arguments.py` turns a command line and YAML files into a
+`TrainConfig`; everything after that reads it and never changes it.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Model."""
+
+    model_path: str = ""
+    """Directory of a Hugging Face causal LM (Qwen2 or Llama family), or a Hub id. Required."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the weights in forward and backward; the master weights are float32 either way."""
+    attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = "auto"
+    """Attention kernel; auto takes flash_attention_2 on CUDA when it is installed, else sdpa."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, far less memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Data."""
+
+    data_path: str = ""
+    """MATH directory, a JSON, JSONL or parquet file or directory, or a Hub id. Required."""
+    eval_data_path: str | None = None
+    """Evaluation problems, when data_path has no test split."""
+    holdout: int | None = None
+    """Examples taken from the training split for evaluation, when there is no test split."""
+    prompt: Literal["default", "question_only", "r1_zero", "qwen_chat"] = "default"
+    """Prompt for training and for evaluation."""
+    max_seq_length: int = 1024
+    """Longest example in tokens, prompt and target together."""
+    overlength: Literal["truncate", "drop", "error"] = "truncate"
+    """What happens to an example longer than max_seq_length; always counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimizer and schedule."""
+
+    learning_rate: float = 1e-5
+    """Peak learning rate, reached after the warm-up; then cosine to 0."""
+    num_epochs: int = 3
+    """Passes over the training examples."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps; the schedule ends there too."""
+    warmup_steps: int | None = None
+    """Optimizer steps of linear warm-up. Unset: 100, at most 10 % of all steps."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global 2-norm; 0 turns clipping off."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW, on every parameter."""
+    adam_beta1: float = 0.9
+    """Decay of AdamW's first moment."""
+    adam_beta2: float = 0.95
+    """Decay of AdamW's second moment; 0.95 forgets a spike sooner than torch's 0.999."""
+    adam_eps: float = 1e-8
+    """Added to the root of AdamW's second moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Batch."""
+
+    batch_size: int = 4
+    """Examples per device and accumulation step."""
+    gradient_accumulation_steps: int = 8
+    """Accumulation steps; with batch_size and the number of ranks it gives the global batch."""
+    global_batch_size: int | None = None
+    """Examples per optimizer step over all ranks; overrides the product of the other two."""
+    max_tokens_per_microbatch: int | None = None
+    """Tokens in one forward pass of one rank. Unset: batch_size x max_seq_length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Engine."""
+
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    """deepspeed shards by ds_config; torch keeps everything on every rank (the reference)."""
+    ds_config: str = "zero2"
+    """DeepSpeed settings: a name in ds_configs/ or the path of a JSON file."""
+    seed: int = 42
+    """Seed of the data order. Nothing else in training is random."""
+    deterministic: bool = False
+    """Only deterministic kernels on the GPU: repeatable to the bit, slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Evaluation."""
+
+    eval_steps: int = 500
+    """Evaluate every so many steps, besides step 0, each epoch's end and the last step."""
+    eval_at_start: bool = True
+    """Evaluate the base model as step 0."""
+    eval_placement: Literal["shared", "after", "off"] = "shared"
+    """shared: beside training on the same devices; after: when training ends; off: never."""
+    eval_backend: Literal["vllm", "hf"] = "vllm"
+    """Engine that generates the answers."""
+    eval_batch_size: int = 16
+    """Prompts per batch of the hf back-end; vLLM schedules itself."""
+    max_eval_samples: int = 500
+    """Problems per evaluation, stratified by subject and level; 0 takes all."""
+    generation_max_length: int = 512
+    """New tokens an answer may have."""
+    generation_temperature: float = 0.0
+    """0 decodes greedily."""
+    eval_gpu_memory: float = 0.3
+    """Share of each GPU's memory for vLLM when it sits beside training."""
+    eval_enforce_eager: bool = True
+    """Run vLLM without compiling: starts a minute sooner, decodes somewhat slower."""
+    eval_drain_timeout: int = 7200
+    """Seconds to wait after training for evaluations that are still open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Run directory and checkpoints."""
+
+    output_dir: str | None = None
+    """Run directory. Unset: outputs/<model>-<time>, or the run that is resumed."""
+    save_steps: int = 500
+    """Save every so many steps, besides each epoch's end and the last step."""
+    keep_last_n_checkpoints: int = 3
+    """Older checkpoints are removed after a new one is whole; 0 keeps all."""
+    resume_from_checkpoint: str | None = None
+    """Path of a checkpoint or of a run directory, or latest (fresh start when there is none)."""
+    weights_format: Literal["safetensors", "bin"] = "safetensors"
+    """Format of the exported weights: model.safetensors or pytorch_model.bin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Logging."""
+
+    wandb_project: str = "sft_dist"
+    """Weights & Biases project."""
+    wandb_run_name: str | None = None
+    """Name of the run in wandb. Unset: the name of the run directory."""
+    wandb_mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online with a key, else offline. Never asks."""
+    log_steps: int = 1
+    """Log every so many steps."""
+    debug: bool = False
+    """Trial run: 8 steps, 16 problems, verbose logs, unless set otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All settings of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by flag name, as `config.yaml` and `--print_config` show them."""
+        return {name: value for group in asdict(self).values() for name, value in group.items()}
+
+    def global_batch_size(self, world_size: int) -> int:
+        """Examples per optimizer step over all ranks."""
+        batch = self.batch
+        per_rank = batch.batch_size * batch.gradient_accumulation_steps
+        return batch.global_batch_size or per_rank * world_size
+
+    def max_tokens_per_microbatch(self) -> int:
+        """Most tokens that one forward pass of one rank may hold."""
+        explicit = self.batch.max_tokens_per_microbatch
+        return explicit or self.batch.batch_size * self.data.max_seq_length
+
+
+GROUPS: dict[str, type] = {
+    f.name: f.default_factory  # type: ignore[misc]
+    for f in fields(TrainConfig)
+}
+"""Concern -> its dataclass, in the order of the help text."""
+
+DEBUG_DEFAULTS: dict[str, Any] = {
+    "max_steps": 8,
+    "eval_steps": 4,
+    "save_steps": 4,
+    "max_eval_samples": 16,
+}
+"""What `--debug` sets where the user did not."""
+
+
+def from_flat(values: dict[str, Any]) -> TrainConfig:
+    """Compose a `TrainConfig` from flag names and values of the right types."""
+    groups = {
+        name: group(**{f.name: values[f.name] for f in fields(group) if f.name in values})
+        for name, group in GROUPS.items()
+    }
+    return TrainConfig(**groups)

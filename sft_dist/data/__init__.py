@@ -1,0 +1,1 @@
+"""MATH on disk -> examples -> tokens -> global batches -> packed micro-batches."""

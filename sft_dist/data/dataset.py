@@ -1,0 +1,58 @@
+"""What `--data_path` and its companions mean: examples to train on, problems to evaluate."""
+
+import logging
+from dataclasses import dataclass
+
+from sft_dist.config import DataConfig
+from sft_dist.data.records import LoadedSplit, MathExample, has_split, load_evaluation, load_split
+from sft_dist.data.selection import hold_out, stratified_sample
+from sft_dist.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The examples of a run, before tokenisation."""
+
+    train: list[MathExample]
+    evaluation: list[MathExample]
+    """The evaluated sample, in a fixed order; empty when nothing is evaluated."""
+
+
+def load_problems(config: DataConfig, *, evaluate: bool, max_eval_samples: int) -> Problems:
+    """Read the training split and choose the problems to evaluate.
+
+    Raises:
+        DataError: naming the paths tried; or there is no test split and no other source is named.
+    """
+    train = _read(load_split(config.data_path, "train"))
+    if not evaluate:
+        return Problems(train, [])
+    if config.holdout:
+        if config.holdout >= len(train):
+            raise DataError(f"--holdout {config.holdout}: there are only {len(train)} examples")
+        train, held = hold_out(train, config.holdout)
+        return Problems(train, stratified_sample(held, max_eval_samples))
+    return Problems(train, load_evaluation_problems(config, max_eval_samples))
+
+
+def load_evaluation_problems(config: DataConfig, max_eval_samples: int) -> list[MathExample]:
+    """The evaluated sample of `--eval_data_path`, else of the test split of `--data_path`."""
+    if config.eval_data_path:
+        loaded = load_evaluation(config.eval_data_path)
+    elif has_split(config.data_path, "test"):
+        loaded = load_split(config.data_path, "test")
+    else:
+        raise DataError(
+            f"{config.data_path} has no test split to evaluate on; name problems with "
+            "--eval_data_path, keep some with --holdout N, or take --eval_placement off"
+        )
+    return stratified_sample(_read(loaded), max_eval_samples)
+
+
+def _read(loaded: LoadedSplit) -> list[MathExample]:
+    logger.info("read %d problems from %s", len(loaded.examples), loaded.source)
+    if loaded.skipped:
+        logger.warning("%s", loaded.describe_skipped())
+    return loaded.examples

@@ -1,0 +1,1 @@
+"""Sharded or plain: whoever holds the weights and the optimizer."""

@@ -1,0 +1,58 @@
+"""The engine that `--engine` names, around the model in a directory."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from sft_dist.config import TrainConfig
+from sft_dist.engines.ds_config import load_ds_config
+from sft_dist.engines.protocol import Engine
+from sft_dist.model import export_generation_config, load_causal_lm, resolve_attention
+
+logger = logging.getLogger(__name__)
+
+
+def build_engine(
+    config: TrainConfig, model_dir: Path, *, device: torch.device, stop_token_id: int
+) -> tuple[Engine, int]:
+    """Load the weights and wrap them; (engine, number of parameters). Collective.
+
+    Args:
+        config: the run's settings.
+        model_dir: the base model, or the checkpoint that is resumed.
+        device: of this rank.
+        stop_token_id: written into the generation configuration of every export.
+    """
+    attention, reason = resolve_attention(
+        config.model.attention,
+        cuda=device.type == "cuda",
+        flash_attn_installed=find_spec("flash_attn") is not None,
+    )
+    logger.info("attention: %s (%s)", attention, reason)
+    model = load_causal_lm(
+        str(model_dir),
+        dtype=config.model.dtype,
+        attention=attention,
+        activation_checkpointing=config.model.activation_checkpointing,
+    )
+    export_generation_config(model, stop_token_id)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    weights_format = config.checkpoint.weights_format
+    if config.engine.engine == "torch":
+        from sft_dist.engines.torch_engine import TorchEngine
+
+        plain = TorchEngine(model, config.optimizer, device=device, weights_format=weights_format)
+        return plain, num_parameters
+    from sft_dist.engines.deepspeed_engine import DeepSpeedEngine
+
+    sharded = DeepSpeedEngine(
+        model,
+        config.optimizer,
+        ds_settings=load_ds_config(config.engine.ds_config),
+        dtype=config.model.dtype,
+        device=device,
+        weights_format=weights_format,
+    )
+    return sharded, num_parameters

@@ -1,0 +1,62 @@
+"""What the training loop asks of an engine, whichever it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from sft_dist.data.packing import MicroBatch
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step, over all ranks."""
+
+    loss_sum: float
+    """Sum of the token losses of the global batch, nats."""
+    entropy_sum: float
+    """Sum of the entropies at the same positions, nats."""
+    num_correct: float
+    """Target tokens that were the most probable ones."""
+    grad_norm_preclip: float
+    """2-norm of the gradient of the global token mean, before clipping."""
+    applied: bool
+    """False when the gradient was not finite: no parameter was changed then."""
+
+
+class Engine(Protocol):
+    """A sharded or replicated model with its optimizer. Every method is collective."""
+
+    def train_step(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        global_target_tokens: int,
+        learning_rate: float,
+    ) -> StepResult:
+        """One update from this rank's micro-batches; equally many on every rank.
+
+        Raises:
+            NonFiniteError: naming ranks and examples, before anything is updated.
+        """
+        ...
+
+    def log_probs(self, micro_batch: MicroBatch) -> Tensor:
+        """(N,) log-probabilities of the target tokens, without gradient."""
+        ...
+
+    def export_weights(self, directory: Path) -> None:
+        """Write a Hugging Face model directory (rank 0 writes)."""
+        ...
+
+    def save_state(self, directory: Path) -> None:
+        """Write the optimizer state per parameter (every rank writes its part)."""
+        ...
+
+    def load_state(self, directory: Path) -> None:
+        """Read what `save_state` of any engine at any world size wrote.
+
+        The weights themselves are those of the model directory the engine was built from.
+        """
+        ...

@@ -1,0 +1,157 @@
+"""Plain PyTorch: everything on every rank. The reference that the sharded engines must equal."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sft_dist.config import OptimizerConfig
+from sft_dist.data.packing import MicroBatch
+from sft_dist.engines.protocol import StepResult
+from sft_dist.engines.state import (
+    MOMENTS,
+    ParameterShard,
+    load_optimizer_state,
+    save_optimizer_state,
+)
+from sft_dist.engines.totals import StepTotals
+from sft_dist.loss import engine_loss_scale
+from sft_dist.model import TokenScorer, export_causal_lm
+
+
+def adamw(parameters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
+    """The optimizer of every engine: fused AdamW, one parameter group."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class TorchEngine:
+    """Data parallel over the ranks there are, with float32 masters, gradients and reduction."""
+
+    def __init__(
+        self,
+        causal_lm: nn.Module,
+        config: OptimizerConfig,
+        *,
+        device: torch.device,
+        weights_format: str = "safetensors",
+    ) -> None:
+        self.module = TokenScorer(causal_lm).to(device)
+        self.device = device
+        self.weights_format = weights_format
+        self.max_grad_norm = config.max_grad_norm
+        self.parameters = {
+            name.removeprefix("causal_lm."): parameter
+            for name, parameter in self.module.named_parameters()
+        }
+        self.masters = [p.detach().float().clone() for p in self.parameters.values()]
+        for master in self.masters:
+            master.grad = torch.zeros_like(master)
+        self.optimizer = adamw(self.masters, config)
+
+    def train_step(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        global_target_tokens: int,
+        learning_rate: float,
+    ) -> StepResult:
+        """See `Engine.train_step`."""
+        totals = StepTotals(self.device)
+        scale = engine_loss_scale(global_target_tokens=global_target_tokens)
+        for batch in micro_batches:
+            moved = batch.to(self.device)
+            (totals.add(moved, self.module(moved)) * scale).backward()
+            self._accumulate()
+        try:
+            loss_sum, entropy_sum, num_correct = totals.reduce()
+        except Exception:
+            self._zero_grad()
+            raise
+        norm = self._reduced_grad_norm()
+        applied = math.isfinite(norm)
+        if applied:
+            self._update(norm, learning_rate)
+        self._zero_grad()
+        return StepResult(loss_sum, entropy_sum, num_correct, norm, applied)
+
+    def log_probs(self, micro_batch: MicroBatch) -> Tensor:
+        """See `Engine.log_probs`."""
+        with torch.no_grad():
+            return self.module(micro_batch.to(self.device)).log_probs
+
+    def export_weights(self, directory: Path) -> None:
+        """See `Engine.export_weights`."""
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            state = {name: p.detach().cpu() for name, p in self.parameters.items()}
+            causal_lm = self.module.causal_lm
+            export_causal_lm(causal_lm, state, directory, weights_format=self.weights_format)
+
+    def save_state(self, directory: Path) -> None:
+        """See `Engine.save_state`."""
+        steps = int(self._state(0)["step"])
+        # Every rank holds all of it: rank 0's copy is enough, DCP drops the duplicates.
+        save_optimizer_state(directory, dict(self._shards()), steps)
+
+    def load_state(self, directory: Path) -> None:
+        """See `Engine.load_state`."""
+        steps = load_optimizer_state(directory, dict(self._shards()))
+        for index in range(len(self.masters)):
+            self._state(index)["step"].fill_(steps)
+
+    @torch.no_grad()
+    def _accumulate(self) -> None:
+        for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
+            if parameter.grad is not None:
+                master.grad += parameter.grad
+                parameter.grad = None
+
+    def _zero_grad(self) -> None:
+        for master in self.masters:
+            master.grad.zero_()
+
+    @torch.no_grad()
+    def _reduced_grad_norm(self) -> float:
+        gradients = [master.grad for master in self.masters]
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for gradient in gradients:
+                dist.all_reduce(gradient)
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    @torch.no_grad()
+    def _update(self, norm: float, learning_rate: float) -> None:
+        if 0 < self.max_grad_norm < norm:
+            for master in self.masters:
+                master.grad *= self.max_grad_norm / norm
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
+        for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
+            parameter.copy_(master)
+
+    def _state(self, index: int) -> dict[str, Tensor]:
+        """AdamW's state of a master, made before the first step when it must be saved or read."""
+        return adam_state(self.optimizer, self.masters[index])
+
+    def _shards(self) -> Iterator[tuple[str, ParameterShard]]:
+        for index, name in enumerate(self.parameters):
+            master, state = self.masters[index], self._state(index)
+            moments = {kind: state[kind].view(-1) for kind in MOMENTS}
+            yield name, ParameterShard(0, master.numel(), master.view(-1), moments)
+
+
+def adam_state(optimizer: torch.optim.Optimizer, master: Tensor) -> dict[str, Tensor]:
+    """AdamW's state of one master tensor; zeros, as AdamW would make them, when there is none."""
+    state = optimizer.state[master]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
+        for kind in MOMENTS:
+            state[kind] = torch.zeros_like(master)
+    return state

@@ -1,0 +1,54 @@
+"""What both back-ends must do alike, so that a number does not depend on which one ran.
+
+Shape legend: B rows, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sft_dist.errors import EvaluationError
+from sft_dist.evaluation.request import Sampling
+
+
+def row_entropies(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of each row's distribution: (B, V) logits -> (B,), in float32.
+
+    H = logsumexp(z) - sum(softmax(z) z), with z shifted by its maximum so that nothing overflows;
+    a row's masked entries (-inf) carry probability 0 and count nothing.
+    """
+    shifted = logits.float() - logits.float().amax(dim=-1, keepdim=True)
+    weights = shifted.exp()
+    total = weights.sum(dim=-1)
+    weighted = torch.where(weights > 0, weights * shifted, 0.0).sum(dim=-1)
+    return total.log() - weighted / total
+
+
+def load_tokenizer(model_dir: Path, previous: Any = None) -> Any:
+    """The tokenizer in `model_dir`, or `previous` where the directory holds weights only."""
+    from transformers import AutoTokenizer
+
+    if previous is not None and not (model_dir / "tokenizer_config.json").is_file():
+        return previous
+    try:
+        return AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"cannot load the tokenizer in {model_dir}: {error}") from error
+
+
+def response_text(tokenizer: Any, token_ids: Sequence[int], sampling: Sampling) -> str:
+    """The generated text without the stop token."""
+    ids = list(token_ids)
+    if ids and ids[-1] in sampling.stop_token_ids:
+        ids.pop()
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def problem_seed(sampling: Sampling, problem_id: str) -> int:
+    """The seed of one problem's samples, independent of its place in a batch; below 2^31."""
+    digest = hashlib.sha256(f"{sampling.seed}:{problem_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -1,0 +1,166 @@
+"""The evaluations of one run: what is asked each time, bound once. Rank 0 only; others ask nobody.
+
+The loop says `submit(step, model_dir)` and `collect()`; neither waits.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sft_dist.config import TrainConfig
+from sft_dist.data.prompts import PROMPTS
+from sft_dist.data.records import MathExample
+from sft_dist.evaluation.client import EvaluationClient
+from sft_dist.evaluation.problems import build_problems
+from sft_dist.evaluation.request import EvaluationRequest, Sampling
+from sft_dist.evaluation.scoring import EvaluationResult
+from sft_dist.evaluation.worker_process import WorkerOptions
+
+logger = logging.getLogger(__name__)
+
+EXPORTS = ".exports"
+"""Weights of steps that are evaluated and not saved; each is deleted after grading."""
+
+PROGRESS_SECONDS = 15.0
+
+
+class Evaluations(Protocol):
+    """What the training loop asks for."""
+
+    def submit(self, step: int, model_dir: Path) -> None: ...  # noqa: D102
+    def collect(self) -> list[EvaluationResult]: ...  # noqa: D102
+    def steps_reading(self) -> set[int]: ...  # noqa: D102
+    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+class NoEvaluations:
+    """On ranks other than 0, and with `--eval_placement off`."""
+
+    def submit(self, step: int, model_dir: Path) -> None:
+        """Nothing."""
+
+    def collect(self) -> list[EvaluationResult]:
+        """Nothing."""
+        return []
+
+    def steps_reading(self) -> set[int]:
+        """No step."""
+        return set()
+
+    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]:
+        """Nothing to wait for."""
+        return []
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class EvaluationSession:
+    """Rank 0's evaluations: the same problems, prompt and decoding at every step."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        *,
+        model_dir: Path,
+        examples: Sequence[MathExample],
+        tokenizer: Any,
+        stop_token_id: int,
+    ) -> None:
+        """`model_dir` is the base model, on which the worker starts its engine meanwhile."""
+        settings = config.evaluation
+        self._prompt = config.data.prompt
+        self._problems = build_problems(examples, tokenizer, prompt=self._prompt)
+        self._sampling = Sampling(
+            max_new_tokens=settings.generation_max_length,
+            temperature=settings.generation_temperature,
+            stop_token_ids=(stop_token_id,),
+            seed=config.engine.seed,
+        )
+        self._steps: dict[str, int] = {}
+        self._client = EvaluationClient(
+            run_dir,
+            options=_worker_options(config, model_dir, self._problems),
+            training_prompt=self._prompt,
+            on_done=self._release,
+        )
+        self._started = False
+        if settings.eval_placement == "shared":
+            self.start()
+
+    def start(self) -> None:
+        """Start the worker (later, with `--eval_placement after`)."""
+        if not self._started:
+            self._client.start()
+            self._started = True
+
+    def submit(self, step: int, model_dir: Path) -> None:
+        """Ask for an evaluation of the weights in `model_dir`; returns at once."""
+        self._steps[str(model_dir.absolute())] = step
+        self._client.submit(
+            step=step,
+            model_dir=model_dir,
+            problems=self._problems,
+            prompt_name=self._prompt,
+            form=PROMPTS[self._prompt].form,
+            sampling=self._sampling,
+        )
+
+    def collect(self) -> list[EvaluationResult]:
+        """Results that have come in; never waits."""
+        return self._client.poll() if self._started else []
+
+    def steps_reading(self) -> set[int]:
+        """Steps whose weights an open evaluation still reads."""
+        return set(self._steps.values())
+
+    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]:
+        """Wait for what is open, or until `until()`, telling how far it is; what came in."""
+        self.start()
+        results = self.collect()
+        told = time.monotonic()
+        while self._client.pending and not until():
+            time.sleep(0.2)
+            results += self.collect()
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                _tell(self._client)
+        return results + self.collect()
+
+    def close(self) -> None:
+        """Stop the worker; what is open stays in the run directory."""
+        self._client.close()
+
+    def _release(self, request: EvaluationRequest) -> None:
+        """The weights of a settled request are no longer read."""
+        self._steps.pop(request.model_dir, None)
+        model_dir = Path(request.model_dir)
+        if model_dir.parent.name == EXPORTS:
+            shutil.rmtree(model_dir, ignore_errors=True)
+
+
+def _worker_options(config: TrainConfig, model_dir: Path, problems: Sequence[Any]) -> WorkerOptions:
+    settings = config.evaluation
+    longest = max((len(p.prompt_token_ids) for p in problems), default=0)
+    return WorkerOptions(
+        backend=settings.eval_backend,
+        warm_model=str(model_dir),
+        max_model_len=longest + settings.generation_max_length,
+        gpu_memory_utilization=settings.eval_gpu_memory,
+        enforce_eager=settings.eval_enforce_eager,
+        eval_batch_size=settings.eval_batch_size,
+    )
+
+
+def _tell(client: EvaluationClient) -> None:
+    progress = client.progress()
+    if progress is not None:
+        logger.info(
+            "evaluating step %d: %d of %d answers; %d evaluations open",
+            progress.step, progress.completed, progress.total, progress.num_pending,
+        )  # fmt: skip

@@ -1,0 +1,354 @@
+"""Decoding with vLLM: one engine in this process for the whole run. The only importer of vllm.
+
+Written against vLLM 0.32. On GPU everything here is untested: the V1 model runner is forced there
+(`VLLM_USE_V2_MODEL_RUNNER=0`), because the newer one has another interface for logits processors.
+"""
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from sft_dist.errors import EvaluationError, ModelError
+from sft_dist.evaluation.decoding import (
+    load_tokenizer,
+    problem_seed,
+    response_text,
+    row_entropies,
+)
+from sft_dist.evaluation.generator import (
+    VLLM_NOT_INSTALLED,
+    Completion,
+    Progress,
+    prompt_overflow,
+)
+from sft_dist.evaluation.request import Problem, Sampling
+from sft_dist.evaluation.weight_proof import WeightsOnDisk, mismatches
+
+logger = logging.getLogger(__name__)
+
+FORCED = {
+    # In this process: progress, entropies and a prompt stop need no second protocol, and on two
+    # CPU cores it decodes 89 instead of 49 tokens/s.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+DEFAULTS = {
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; unset, vLLM takes its share of the host's memory
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "HF_HUB_OFFLINE": "1",  # a missing file is an error now, not after retries on the hub
+}
+
+_ROW_KEY = "sft_dist_row"
+_ENTROPY_ROWS = 64  # rows per chunk: 64 x 151,936 float32 is 39 MB, three times
+_VOLATILE = {
+    "transformers_version", "_name_or_path", "use_cache",
+    "bos_token_id", "eos_token_id", "pad_token_id",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build the engine.
+
+    `dtype` "auto" is the dtype on disk (vLLM's own "auto" would round float32 to 16 bits).
+    `max_model_len`: tokens of prompt and completion to make room for; requests that need more
+    make the engine be built again, up to the model's own limit. None: that limit.
+    """
+
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    enforce_eager: bool = True
+    dtype: str = "auto"
+
+
+class VllmGenerator:
+    """A vLLM engine whose weights are changed in place, with proof after every change."""
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        self._options = options or EngineOptions()
+        self._llm: Any = None
+        self._config: dict[str, Any] = {}
+        self._model_dir = Path()
+        self._tokenizer: Any = None
+        self._entropies = EntropyLog()
+
+    def load(self, model_dir: Path) -> dict[str, Any]:
+        """Build the engine, or reload it in place; either way prove what it computes with."""
+        started = time.monotonic()
+        # Validated first: a reload that fails half way would take the engine with it.
+        config = _architecture(model_dir)
+        WeightsOnDisk(model_dir)
+        self._tokenizer = load_tokenizer(model_dir, self._tokenizer)
+        how = "in place"
+        if self._llm is None or config != self._config or not self._reloaded(model_dir):
+            how = "new engine"
+            self._build(model_dir, config)
+            self._prove(model_dir)
+        self._model_dir = model_dir
+        seconds = round(time.monotonic() - started, 3)
+        return {"backend": "vllm", "loaded": how, "weights_proved": True, "load_seconds": seconds}
+
+    def generate(
+        self, problems: Sequence[Problem], sampling: Sampling, on_progress: Progress
+    ) -> list[Completion]:
+        """Decode all problems at once; vLLM schedules them."""
+        if self._llm is None:
+            raise EvaluationError("expected weights to be loaded before generating")
+        limit = self._make_room(problems, sampling)
+        done = {p.id: prompt_overflow(p) for p in problems if len(p.prompt_token_ids) >= limit}
+        waiting = [problem for problem in problems if problem.id not in done]
+        self._entropies.clear()
+        try:
+            outputs = self._run(waiting, sampling, limit, on_progress)
+        except BaseException:
+            self.close()  # what is under way would turn up in the next evaluation
+            raise
+        entropies = self._entropies.means([len(output.token_ids) for output in outputs])
+        for problem, output, entropy in zip(waiting, outputs, entropies, strict=True):
+            done[problem.id] = Completion(
+                id=problem.id,
+                response=response_text(self._tokenizer, output.token_ids, sampling),
+                num_tokens=len(output.token_ids),
+                finish_reason=str(output.finish_reason),
+                mean_token_entropy=entropy,
+            )
+        return [done[problem.id] for problem in problems]
+
+    def close(self) -> None:
+        """End the engine and free the device."""
+        if self._llm is None:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+    def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
+        self.close()
+        vllm = _import_vllm()
+        options = self._options
+        try:
+            self._llm = vllm.LLM(
+                model=str(model_dir),
+                skip_tokenizer_init=True,  # token ids in and out: `decoding` turns them into text
+                generation_config="vllm",  # the model's own sampling defaults must not leak in
+                dtype=_dtype(options, config),
+                max_model_len=self._model_len(config),
+                gpu_memory_utilization=options.gpu_memory_utilization,
+                enforce_eager=options.enforce_eager,
+                enable_prefix_caching=False,  # one more thing a reload could leave stale
+                worker_extension_cls=f"{ReloadExtension.__module__}.{ReloadExtension.__name__}",
+                logits_processors=[_entropy_processor(self._entropies)],
+                seed=0,
+            )
+        # vLLM lets whatever went wrong inside through: any exception means "no engine".
+        except Exception as error:
+            raise EvaluationError(f"vLLM cannot start on {model_dir}: {error!r}") from error
+        self._config = config
+
+    def _model_len(self, config: dict[str, Any]) -> int:
+        limit = int(config.get("max_position_embeddings", 2048))
+        return min(self._options.max_model_len or limit, limit)
+
+    def _make_room(self, problems: Sequence[Problem], sampling: Sampling) -> int:
+        """Tokens of prompt and completion that fit; a larger engine is built where one can be."""
+        longest = max((len(p.prompt_token_ids) for p in problems), default=0)
+        needed = longest + sampling.max_new_tokens
+        limit = self._model_len(self._config)
+        if needed > limit:
+            self._options = replace(self._options, max_model_len=needed)
+            if self._model_len(self._config) > limit:
+                logger.info("building an engine for %d tokens, had %d", needed, limit)
+                self._build(self._model_dir, self._config)
+                self._prove(self._model_dir)
+        return self._model_len(self._config)
+
+    def _reloaded(self, model_dir: Path) -> bool:
+        """Change the weights in place and prove it; False when that did not work."""
+        try:
+            self._llm.collective_rpc("sft_reload", args=(str(model_dir),))
+            self._llm.reset_prefix_cache()
+            self._prove(model_dir)
+        # As in `_build`; a new engine follows, so nothing is hidden by going on.
+        except Exception:
+            logger.exception("reloading %s in place failed, building a new engine", model_dir)
+            return False
+        return True
+
+    def _prove(self, model_dir: Path) -> None:
+        (wrong,) = self._llm.collective_rpc("sft_mismatches", args=(str(model_dir),))
+        if wrong:
+            self.close()
+            raise EvaluationError(
+                f"the engine does not compute with the weights in {model_dir}: "
+                f"{len(wrong)} tensors differ, {', '.join(wrong[:5])}; nothing was scored"
+            )
+
+    def _run(
+        self, problems: Sequence[Problem], sampling: Sampling, limit: int, on_progress: Progress
+    ) -> list[Any]:
+        """Step the engine until all is decoded; the outputs keep the order of the problems."""
+        engine = self._llm.llm_engine
+        self._llm.enqueue(
+            [{"prompt_token_ids": problem.prompt_token_ids} for problem in problems],
+            [_sampling_params(row, p, sampling, limit) for row, p in enumerate(problems)],
+            use_tqdm=False,
+        )
+        finished: list[Any] = []
+        while engine.has_unfinished_requests():
+            finished += [output for output in engine.step() if output.finished]
+            on_progress(len(finished))
+        finished.sort(key=lambda output: int(output.request_id))  # numbered as they were enqueued
+        return [output.outputs[0] for output in finished]
+
+
+def _sampling_params(row: int, problem: Problem, sampling: Sampling, limit: int) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        max_tokens=min(sampling.max_new_tokens, limit - len(problem.prompt_token_ids)),
+        stop_token_ids=list(sampling.stop_token_ids),
+        ignore_eos=True,  # stop where the request says, nowhere else
+        seed=problem_seed(sampling, problem.id) if sampling.temperature > 0 else None,
+        detokenize=False,
+        extra_args={_ROW_KEY: row},
+    )
+
+
+class ReloadExtension:
+    """Methods that vLLM mixes into its worker; `collective_rpc` calls them."""
+
+    model_runner: Any
+    reload_weights: Any
+
+    def sft_reload(self, model_dir: str) -> None:
+        """Load other weights in place, and repair what vLLM 0.32 leaves stale.
+
+        On CPU the head is packed into a closure when the model is built. A tied head "loads
+        nothing" on reload, so the closure keeps the old matrix although every tensor is new.
+        """
+        from vllm.platforms import current_platform
+
+        self.reload_weights(weights_path=model_dir)
+        if current_platform.is_cpu():
+            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+            dispatch_cpu_unquantized_gemm(
+                self.model_runner.get_model().lm_head, remove_weight=False
+            )
+
+    def sft_mismatches(self, model_dir: str) -> list[str]:
+        """Where the model differs from the files, judged by what it computes."""
+        return mismatches(self.model_runner.get_model(), WeightsOnDisk(Path(model_dir)))
+
+
+class EntropyLog:
+    """Entropies of the generated positions, kept on the device until all is decoded."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[list[tuple[int, int]], torch.Tensor]] = []
+
+    def clear(self) -> None:
+        """Forget everything, before the next set of requests."""
+        self._steps.clear()
+
+    def append(self, places: list[tuple[int, int]], logits: torch.Tensor) -> None:
+        """Note the entropy of each row of `logits` (B, V) at its place (request row, position)."""
+        chunks = [row_entropies(chunk) for chunk in logits.split(_ENTROPY_ROWS)]
+        self._steps.append((places, torch.cat(chunks)))
+
+    def means(self, num_tokens: Sequence[int]) -> list[float | None]:
+        """Mean entropy by request row; None for a row with a position that was not seen.
+
+        A position may be noted twice, when a prompt is read in pieces or a preempted request is
+        read again; the last note is the one whose token was kept.
+        """
+        values: dict[tuple[int, int], float] = {}
+        for places, entropies in self._steps:
+            values.update(zip(places, entropies.tolist(), strict=True))
+        return [self._mean(values, row, count) for row, count in enumerate(num_tokens)]
+
+    @staticmethod
+    def _mean(values: dict[tuple[int, int], float], row: int, count: int) -> float | None:
+        found = [values[row, i] for i in range(count) if (row, i) in values]
+        if not found or len(found) < count:
+            logger.warning("entropy seen at %d of %d positions of a response", len(found), count)
+            return None
+        return sum(found) / count
+
+
+def prepare_environment() -> None:
+    """Set vLLM's environment variables. Call before anything imports vllm."""
+    os.environ.update(FORCED)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _import_vllm() -> Any:
+    prepare_environment()
+    try:
+        import vllm
+    except ImportError as error:
+        raise EvaluationError(f"{VLLM_NOT_INSTALLED} ({error})") from error
+    return vllm
+
+
+def _entropy_processor(log: EntropyLog) -> type:
+    """A vLLM logits processor that changes nothing and notes the entropies of what passes.
+
+    It sees the raw logits in float32, before temperature and truncation.
+    """
+    from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
+
+    class EntropyRecorder(LogitsProcessor):
+        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+            self._requests: dict[int, tuple[int, list[int]]] = {}  # batch index -> row, tokens
+
+        def is_argmax_invariant(self) -> bool:
+            return False  # vLLM skips invariant processors when decoding greedily
+
+        def update_state(self, batch_update: Any) -> None:
+            process_dict_updates(
+                self._requests,
+                batch_update,
+                lambda params, _prompt, tokens: (params.extra_args[_ROW_KEY], tokens),
+            )
+
+        def apply(self, logits: torch.Tensor) -> torch.Tensor:
+            indices = sorted(self._requests)
+            # The list of tokens is the engine's own, so its length is the position now sampled.
+            entries = [self._requests[index] for index in indices]
+            places = [(row, len(tokens)) for row, tokens in entries]
+            log.append(places, logits[indices] if len(indices) < len(logits) else logits)
+            return logits
+
+    return EntropyRecorder
+
+
+def _dtype(options: EngineOptions, config: dict[str, Any]) -> str:
+    stored = str(config.get("dtype") or "auto").removeprefix("torch.")
+    return stored if options.dtype == "auto" else options.dtype
+
+
+def _architecture(model_dir: Path) -> dict[str, Any]:
+    """The model's configuration, without what may differ between two checkpoints of one run.
+
+    As transformers reads it: another version may have written the base model's config.json.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model_dir, local_files_only=True).to_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"expected a Hugging Face model in {model_dir}: {error}") from error
+    return {name: value for name, value in config.items() if name not in _VOLATILE}

@@ -1,0 +1,270 @@
+"""The process that owns the evaluation engine: claim a request, load, decode, publish, repeat.
+
+    python -m sft_dist.evaluation.worker RUN_DIR --backend vllm --warm_model MODEL_DIR
+
+Started by `client.py` beside the trainer, or by hand (with `--no_stdin`) on any machine that sees
+the run directory; any number of workers may share one. It builds its engine on `--warm_model`
+while training starts. It ends when its standard input does: then its trainer has died or wants it
+gone. A generation under way is dropped at once, its claim left to the next worker, unless
+`--finish_open` asks to finish what is open first.
+"""
+
+import argparse
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sft_dist.errors import EvaluationError, ModelError
+from sft_dist.evaluation.claims import Claim, Claimer
+from sft_dist.evaluation.generator import Completion, Generator
+from sft_dist.evaluation.queue import EvaluationQueue
+from sft_dist.evaluation.request import read_problems
+from sft_dist.fingerprint import weights_fingerprint
+
+logger = logging.getLogger(__name__)
+
+EXIT_GRACE_SECONDS = 10.0
+
+
+class Stopped(Exception):
+    """Raised inside a generation when the worker is to leave."""
+
+
+class EvaluationWorker:
+    """The loop, independent of the back-end and of how it is told to stop."""
+
+    def __init__(
+        self,
+        claimer: Claimer,
+        generator: Generator,
+        *,
+        stop: threading.Event,
+        leave: threading.Event | None = None,
+        poll_seconds: float = 0.5,
+        heartbeat_seconds: float = 2.0,
+    ) -> None:
+        """`stop` ends the loop now, `leave` when no request is open."""
+        self._claimer = claimer
+        self._generator = generator
+        self._stop = stop
+        self._leave = leave or threading.Event()
+        self._poll_seconds = poll_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self.current: Claim | None = None
+
+    def run(self) -> None:
+        """Serve requests until told to stop."""
+        while not self._stop.is_set():
+            claim = self._claimer.claim_next()
+            if claim is not None:
+                self.current = claim
+                self._serve(claim)
+                self.current = None
+            elif self._leave.is_set() and not self._claimer.has_open():
+                return
+            else:
+                self._stop.wait(self._poll_seconds)
+
+    def _serve(self, claim: Claim) -> None:
+        request = claim.queued.request
+        logger.info("step %d, attempt %d: %s", request.step, claim.attempt, request.model_dir)
+        heartbeat = _Heartbeat(claim, self._heartbeat_seconds, self._stop)
+        try:
+            with heartbeat:
+                completions, facts = self._generate(claim, heartbeat)
+            published = claim.publish(completions, facts)
+            logger.info("step %d: %s", request.step, "published" if published else "not the first")
+        except Stopped:
+            claim.release()
+        except ModelError as error:  # nobody can generate from these weights
+            logger.error("step %d: %s", request.step, error)
+            claim.fail(str(error))
+        # The border to the engine: whatever it raises costs this attempt, not the worker.
+        except Exception as error:
+            logger.exception("step %d, attempt %d failed", request.step, claim.attempt)
+            claim.give_up(f"{type(error).__name__}: {error}")
+
+    def _generate(
+        self, claim: Claim, heartbeat: "_Heartbeat"
+    ) -> tuple[list[Completion], dict[str, Any]]:
+        request = claim.queued.request
+        problems = read_problems(self._claimer.queue.run_dir / request.problems_file)
+        model_dir = Path(request.model_dir)
+        found = weights_fingerprint(model_dir)
+        if found != request.weights_fingerprint:
+            raise ModelError(
+                f"{model_dir} no longer holds the weights that were submitted: expected "
+                f"fingerprint {request.weights_fingerprint[:12]}, found {found[:12]}"
+            )
+        facts = self._generator.load(model_dir)
+        heartbeat.progress(0)
+        started = time.monotonic()
+        completions = self._generator.generate(problems, request.sampling, heartbeat.progress)
+        seconds = time.monotonic() - started
+        num_tokens = sum(completion.num_tokens for completion in completions)
+        return completions, {
+            **facts,
+            "worker": claim.worker,
+            "weights_fingerprint": found,
+            "seconds": round(seconds, 3),
+            "num_tokens": num_tokens,
+        }
+
+
+class _Heartbeat:
+    """Beats from a thread of its own, as the engine holds the main thread for seconds."""
+
+    def __init__(self, claim: Claim, seconds: float, stop: threading.Event) -> None:
+        self._claim = claim
+        self._seconds = seconds
+        self._stop = stop
+        self._completed = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def progress(self, completed: int) -> None:
+        """Take the count of finished completions; raises Stopped when the worker is to leave."""
+        self._completed = completed
+        if self._stop.is_set():
+            raise Stopped
+
+    def __enter__(self) -> "_Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._done.wait(self._seconds):
+            try:
+                self._claim.beat(self._completed)
+            except OSError as error:  # a full disk or a hiccup of the network: try again
+                logger.warning("heartbeat not written: %s", error)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a worker until its standard input ends."""
+    arguments = _parser().parse_args(argv)
+    _log_to_stderr()
+    stop, leave = threading.Event(), threading.Event()
+    claimer = Claimer(
+        EvaluationQueue(arguments.run_dir),
+        arguments.worker_id,
+        stale_seconds=arguments.stale_seconds,
+    )
+    generator = build_generator(arguments)
+    worker = EvaluationWorker(claimer, generator, stop=stop, leave=leave)
+    _stop_on_signals(stop)
+    ending = leave if arguments.finish_open else stop
+    if arguments.no_stdin:
+        if arguments.finish_open:
+            leave.set()
+    else:
+        threading.Thread(target=_watch_stdin, args=(ending,), daemon=True).start()
+    threading.Thread(target=_leave_late, args=(worker, stop), daemon=True).start()
+    _warm_up(generator, arguments.warm_model)
+    worker.run()
+    generator.close()
+
+
+def build_generator(arguments: argparse.Namespace) -> Generator:
+    """The back-end asked for. Raises EvaluationError when it is not installed."""
+    if arguments.backend == "hf":
+        from sft_dist.evaluation.hf_generator import HfGenerator
+
+        return HfGenerator(batch_size=arguments.eval_batch_size)
+    from sft_dist.evaluation.vllm_generator import EngineOptions, VllmGenerator
+
+    return VllmGenerator(
+        EngineOptions(
+            max_model_len=arguments.max_model_len,
+            gpu_memory_utilization=arguments.gpu_memory_utilization,
+            enforce_eager=arguments.enforce_eager,
+        )
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sft_dist.evaluation.worker")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm")
+    parser.add_argument("--warm_model", type=Path, help="build the engine on this model at once")
+    parser.add_argument("--max_model_len", type=int, help="tokens of prompt and completion")
+    parser.add_argument("--gpu_memory_utilization", type=float, default=0.9)
+    parser.add_argument("--enforce_eager", action="store_true")
+    parser.add_argument("--eval_batch_size", type=int, default=16, help="of the hf back-end")
+    parser.add_argument("--worker_id", help="name in claims; default: host and process id")
+    parser.add_argument("--stale_seconds", type=float, default=120.0)
+    parser.add_argument("--finish_open", action="store_true", help="leave when nothing is open")
+    parser.add_argument("--no_stdin", action="store_true", help="do not end with standard input")
+    return parser
+
+
+def _warm_up(generator: Generator, model_dir: Path | None) -> None:
+    """Build the engine early. A failure here is left to the first request, which reports it."""
+    if model_dir is None:
+        return
+    try:
+        logger.info("engine built: %s", generator.load(model_dir))
+    except (EvaluationError, ModelError) as error:
+        logger.error("warming up on %s failed: %s", model_dir, error)
+
+
+def _watch_stdin(ending: threading.Event) -> None:
+    """Set `ending` at the end of standard input, or when the parent process changes.
+
+    The pipe alone is not enough: a child that the trainer forked holds a copy of its other end.
+    """
+    parent = os.getppid()
+    while os.getppid() == parent:
+        readable, _, _ = select.select([sys.stdin], [], [], 1.0)
+        if readable and not os.read(sys.stdin.fileno(), 1 << 12):
+            break
+    logger.info("standard input has ended, leaving")
+    ending.set()
+
+
+def _leave_late(worker: EvaluationWorker, stop: threading.Event) -> None:
+    """End the process when the main thread, deep in an engine, does not see `stop` in time."""
+    stop.wait()
+    time.sleep(EXIT_GRACE_SECONDS)
+    claim = worker.current
+    if claim is not None:
+        claim.release()
+    logger.warning("still busy %g s after being told to leave: exit", EXIT_GRACE_SECONDS)
+    os._exit(1)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

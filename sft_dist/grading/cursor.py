@@ -1,0 +1,120 @@
+"""The place in the token list where the parser stands, and the limits on what it builds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sft_dist.grading import vocabulary
+from sft_dist.grading.limits import MAX_DEPTH, MAX_NODES, OverLimitError, UnreadableError
+from sft_dist.grading.tokens import Token
+from sft_dist.grading.tree import Node
+
+_END = Token("end of answer", "")
+
+
+class Cursor:
+    """A position in `tokens`.
+
+    `read_list` and `read_sum` are the parser's entry points for what stands in brackets; they are
+    passed in because the grammar is recursive over several modules.
+    """
+
+    def __init__(
+        self,
+        tokens: list[Token],
+        read_list: Callable[["Cursor"], Node],
+        read_sum: Callable[["Cursor"], Node],
+    ) -> None:
+        self._tokens = list(tokens)
+        self._position = 0
+        self._num_nodes = 0
+        self._depth = 0
+        self._read_list = read_list
+        self._read_sum = read_sum
+        self.bar_closes = False  # inside |...| and {x | ...} a bar ends what is being read
+        self.bound_names: set[str] = set()  # of sums: `i` is a letter there
+
+    def node(self, op: str, *args: Node, value: Any = None) -> Node:
+        """Make a node, counted against the limit."""
+        self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            raise OverLimitError("an answer with too many parts")
+        return Node(op, args, value)
+
+    def peek(self, offset: int = 0) -> Token:
+        """Return the next token, or one further on, without taking it."""
+        index = self._position + offset
+        return self._tokens[index] if index < len(self._tokens) else _END
+
+    def take(self) -> Token:
+        """Return the next token and step over it."""
+        token = self.peek()
+        self._position += 1
+        return token
+
+    def push_back(self, token: Token) -> None:
+        """Put `token` in front of the next one."""
+        self._position -= 1
+        self._tokens[self._position] = token
+
+    def at_end(self) -> bool:
+        """True after the last token."""
+        return self._position >= len(self._tokens)
+
+    def at(self, kind: str, *texts: str, offset: int = 0) -> bool:
+        """True if the next token is of that kind and is one of the texts (any without texts)."""
+        token = self.peek(offset)
+        return token.kind == kind and (not texts or token.text in texts)
+
+    def accept(self, kind: str, *texts: str) -> bool:
+        """Step over the next token if it is one of these."""
+        if self.at(kind, *texts):
+            self._position += 1
+            return True
+        return False
+
+    def expect(self, kind: str, *texts: str) -> Token:
+        """Take the next token, which must be one of these.
+
+        Raises:
+            UnreadableError: It is another.
+        """
+        if not self.at(kind, *texts):
+            raise UnreadableError(f"expected {' or '.join(texts)}, found {self.peek().text!r}")
+        return self.take()
+
+    def at_operator(self, names: set[str]) -> bool:
+        """True at one of these operators, spelled as a character or as a macro."""
+        return self.peek().kind in ("op", "macro") and self.peek().text in names
+
+    def at_relation(self) -> bool:
+        """True at a relation sign; the bar of `{x | x > 2}` is none."""
+        if self.bar_closes and self.at("macro", "mid"):
+            return False
+        return self.at_operator(set(vocabulary.RELATIONS)) or self.at("macro", "not")
+
+    @contextmanager
+    def nested(self, *, bar_closes: bool = False) -> Iterator[None]:
+        """Count one level of brackets.
+
+        Raises:
+            OverLimitError: Too many levels.
+        """
+        before = self.bar_closes
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise OverLimitError("brackets nested too deep")
+        self.bar_closes = bar_closes
+        yield
+        self.bar_closes = before
+        self._depth -= 1
+
+    def read_list(self, *, bar_closes: bool = False) -> Node:
+        """Read what may stand in brackets: statements separated by commas."""
+        with self.nested(bar_closes=bar_closes):
+            return self._read_list(self)
+
+    def read_sum(self, *, bar_closes: bool = False) -> Node:
+        """Read an expression in brackets."""
+        with self.nested(bar_closes=bar_closes):
+            return self._read_sum(self)

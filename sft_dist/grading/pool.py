@@ -1,0 +1,253 @@
+"""Grade many responses in worker processes that can be killed.
+
+A worker is an ordinary subprocess that speaks lines of JSON: it needs no signal, no fork and no
+importable `__main__`, so the pool works from any thread and from any process. The deadline is kept
+from outside; a worker that is stuck is killed, one that died is replaced, and only the response it
+was busy with is affected.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sft_dist.errors import EvaluationError
+from sft_dist.grading.grader import Form, Grade, extract_answer
+
+logger = logging.getLogger(__name__)
+
+_START_SECONDS = 60.0  # a loaded machine may take this long to start an interpreter
+_MAX_STARTS_WITHOUT_ANSWER = 3
+_MAX_ATTEMPTS = 2  # a response whose worker died is tried once more
+_MAX_MEMORY_BYTES = 1 << 30
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class GradingPool:
+    """A reusable set of grading processes; use it as a context manager.
+
+    Args:
+        num_workers: Processes; started when first needed.
+        timeout_seconds: Wall-clock limit for one response, kept by killing the worker.
+        worker_command: Another program that speaks the worker's protocol (for tests).
+    """
+
+    def __init__(
+        self,
+        num_workers: int = 2,
+        timeout_seconds: float = 5.0,
+        *,
+        worker_command: Sequence[str] | None = None,
+    ) -> None:
+        if num_workers < 1 or timeout_seconds <= 0:
+            raise ValueError(
+                "expected num_workers >= 1 and timeout_seconds > 0, "
+                f"found {num_workers} and {timeout_seconds}"
+            )
+        self._num_workers = num_workers
+        self._timeout_seconds = timeout_seconds
+        self._command = list(worker_command or _default_command())
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "GradingPool":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. The pool can be used again; it starts new ones."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]], *, form: Form = "boxed") -> list[Grade]:
+        """Grade `(response, gold)` pairs; the result has their order.
+
+        A response over the deadline is `timeout`; one whose worker died twice, or that raised, is
+        `unparseable`; both have the stage `worker`. Not for use by two threads at once.
+
+        Raises:
+            EvaluationError: Workers cannot be started at all.
+            ValueError: `form` is unknown.
+        """
+        extract_answer("", form=form)  # an unknown form is the caller's fault, not a worker's
+        run = _Run(pairs, form, self._timeout_seconds)
+        try:
+            self._drive(run)
+        except BaseException:
+            self.close()  # answers still under way would be taken for those of the next call
+            raise
+        counts = Counter(grade.verdict for grade in run.results())
+        logger.info("graded %d responses: %s", len(pairs), dict(counts))
+        return run.results()
+
+    def _drive(self, run: "_Run") -> None:
+        starts_left = _MAX_STARTS_WITHOUT_ANSWER * self._num_workers
+        while not run.finished():
+            wanted = min(self._num_workers, run.num_unfinished())
+            while len(self._workers) < wanted:
+                if starts_left == 0:
+                    raise EvaluationError(_cannot_start(self._command))
+                starts_left -= 1
+                self._workers.append(_Worker(self._command))
+            for worker in self._workers:
+                run.assign(worker)
+            if self._collect(run):
+                starts_left = _MAX_STARTS_WITHOUT_ANSWER * self._num_workers
+
+    def _collect(self, run: "_Run") -> bool:
+        """Wait for the next event and handle all that happened; True if a response was settled."""
+        before = run.num_unfinished()
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.output, selectors.EVENT_READ, worker)
+            wait = min(worker.seconds_left() for worker in self._workers)
+            ready = {id(key.data) for key, _ in selector.select(max(0.0, wait))}
+        for worker in list(self._workers):
+            if id(worker) in ready:
+                alive = worker.read_lines(run)
+            else:
+                alive = worker.seconds_left() > 0 or not worker.is_late(run)
+            if not alive:
+                worker.kill()
+                self._workers.remove(worker)
+        return run.num_unfinished() < before
+
+
+class _Run:
+    """The bookkeeping of one `grade_many`: which responses wait, which are settled."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], form: Form, timeout_seconds: float
+    ) -> None:
+        self._pairs = pairs
+        self._form = form
+        self.timeout_seconds = timeout_seconds
+        self._waiting = deque(range(len(pairs)))
+        self._settled: dict[int, Grade] = {}
+        self._attempts: Counter[int] = Counter()
+
+    def finished(self) -> bool:
+        return len(self._settled) == len(self._pairs)
+
+    def num_unfinished(self) -> int:
+        return len(self._pairs) - len(self._settled)
+
+    def results(self) -> list[Grade]:
+        return [self._settled[index] for index in range(len(self._pairs))]
+
+    def assign(self, worker: "_Worker") -> None:
+        if worker.ready and worker.task is None and self._waiting:
+            index = self._waiting.popleft()
+            response, gold = self._pairs[index]
+            self._attempts[index] += 1
+            worker.send(index, {"response": response, "gold": gold, "form": self._form})
+            worker.deadline = time.monotonic() + self.timeout_seconds
+
+    def settle(self, index: int, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            logger.error("grading raised %s; response counted as unparseable", answer["error"])
+            self.give_up(index, "unparseable")
+        else:
+            self._settled[index] = Grade(**answer)
+
+    def give_up(self, index: int, verdict: Any) -> None:
+        extracted, format_ok = extract_answer(self._pairs[index][0], form=self._form)
+        self._settled[index] = Grade(verdict, format_ok, extracted, "worker")
+
+    def worker_died(self, index: int) -> None:
+        if self._attempts[index] < _MAX_ATTEMPTS:
+            self._waiting.appendleft(index)
+        else:
+            logger.error("the grading worker died twice on one response; counted as unparseable")
+            self.give_up(index, "unparseable")
+
+
+class _Worker:
+    """One subprocess and the response it is busy with."""
+
+    def __init__(self, command: list[str]) -> None:
+        path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        assert self._process.stdout is not None
+        self.output = self._process.stdout
+        self.ready = False
+        self.task: int | None = None
+        self.deadline = time.monotonic() + _START_SECONDS
+        self._buffer = b""
+
+    def seconds_left(self) -> float:
+        idle = self.ready and self.task is None
+        return float("inf") if idle else self.deadline - time.monotonic()
+
+    def send(self, index: int, task: dict[str, Any]) -> None:
+        self.task = index
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is seen at its output
+            self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def read_lines(self, run: _Run) -> bool:
+        """Take what the worker wrote; False if it is dead."""
+        data = os.read(self.output.fileno(), 1 << 16)
+        if not data:
+            if self.task is not None:
+                run.worker_died(self.task)
+            return False
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            if not self.ready:
+                self.ready = True
+            elif self.task is not None:
+                index, self.task = self.task, None
+                run.settle(index, json.loads(line))
+        return True
+
+    def is_late(self, run: _Run) -> bool:
+        """Settle the response that ran past its deadline; a worker that never started has none."""
+        if self.task is not None:
+            logger.warning("grading one response took over %g s", run.timeout_seconds)
+            run.give_up(self.task, "timeout")
+        return True
+
+    def stop(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _default_command() -> list[str]:
+    return [sys.executable, "-m", "sft_dist.grading.worker", str(_MAX_MEMORY_BYTES)]
+
+
+def _cannot_start(command: Sequence[str]) -> str:
+    return (
+        "expected grading workers to start, but they ended or stayed silent; "
+        f"run this by hand to see why: {' '.join(command)}"
+    )

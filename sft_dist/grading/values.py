@@ -1,0 +1,154 @@
+"""Are two expressions the same number, or the same function of their letters?
+
+Numbers: exactly where both are rational; else by evaluating at two precisions. Equal numbers agree
+better the more digits are taken, different ones do not. Functions: by evaluating at fixed points
+that look random, exactly where the tree is rational (two different rational functions of the
+degrees that fit here agree at such a point with a chance under one in a thousand, and six points
+are taken).
+"""
+
+import zlib
+from fractions import Fraction
+from typing import Any
+
+from sft_dist.grading.evaluate import MPMATH_LOCK, Evaluator, UndefinedError
+from sft_dist.grading.limits import Budget, OverLimitError
+from sft_dist.grading.tree import Node, contains, key, symbols, walk
+
+_LOW_DIGITS, _HIGH_DIGITS = 40, 110
+_MAX_DIGITS = 4_000
+_NUM_POINTS = 8
+_MIN_REAL_POINTS = 3
+_MAX_LETTERS = 26
+
+Values = dict[str, Fraction]
+
+
+def same_value(left: Node, right: Node, *, budget: Budget) -> tuple[bool, str]:
+    """Decide whether two expressions are equal, and say by which stage.
+
+    Raises:
+        OverLimitError: It cannot be decided within the budget or the precision.
+    """
+    if key(left) == key(right):
+        return True, "structural"
+    letters = symbols(left) | symbols(right)
+    with MPMATH_LOCK:
+        if not letters:
+            return _same_number(left, right, {}, budget)
+        if len(letters) > _MAX_LETTERS:
+            raise OverLimitError("too many letters")
+        return _same_function(left, right, sorted(letters), budget), "symbolic"
+
+
+def _same_number(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, str]:
+    try:
+        return _compare(left, right, values, budget)
+    except UndefinedError:
+        return False, "numeric"
+
+
+def _compare(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, str]:
+    low = Evaluator(budget, digits=_LOW_DIGITS, values=values)
+    first, second = low.value(left), low.value(right)
+    if isinstance(first, Fraction) and isinstance(second, Fraction):
+        whole = first.denominator == second.denominator == 1
+        return first == second, "integer" if whole else "rational"
+    low_gap = abs(low.inexact(first) - low.inexact(second))
+    if low.log10_range < _LOW_DIGITS / 2 and low_gap > _scale(low, first, second) / 10**9:
+        return False, "numeric"
+    return _confirm(left, right, values, budget, low_gap, low.log10_range), "numeric"
+
+
+def _confirm(
+    left: Node, right: Node, values: Values, budget: Budget, low_gap: Any, log10_range: float
+) -> bool:
+    digits = _HIGH_DIGITS + int(2.2 * log10_range)
+    if digits > _MAX_DIGITS:
+        raise OverLimitError("values too large or too small to tell apart")
+    budget.spend(digits // 10)
+    high = Evaluator(budget, digits=digits, values=values)
+    first, second = high.value(left), high.value(right)
+    gap = abs(high.inexact(first) - high.inexact(second))
+    ten = high.context.mpf(10)
+    if gap == 0 or gap <= _scale(high, first, second) * ten ** (20 - digits):
+        return True
+    # the rest of a cancellation (a sum that is really zero) shrinks with the precision
+    return bool(low_gap > 0 and gap <= low_gap * ten ** (30 + _LOW_DIGITS - digits))
+
+
+def _scale(evaluator: Evaluator, first: Any, second: Any) -> Any:
+    return max(abs(evaluator.inexact(first)), abs(evaluator.inexact(second)))
+
+
+# Functions of letters
+
+
+def _same_function(left: Node, right: Node, letters: list[str], budget: Budget) -> bool:
+    """Equal wherever both are real; where one is not, equality is asked for only without others."""
+    complex_numbers = (contains(left, "const") and _has_i(left)) or _has_i(right)
+    whole = _counts_whole(left, right)
+    num_real = num_equal = num_unequal = 0
+    for point in range(_NUM_POINTS):
+        try:
+            values = point_values(letters, point, whole=whole)
+            equal, real = _compare_at(left, right, values, budget)
+        except UndefinedError:
+            continue
+        if not equal and (real or complex_numbers):
+            return False
+        num_real += equal and real
+        num_equal += equal
+        num_unequal += not equal
+    if num_unequal and num_real < _MIN_REAL_POINTS:
+        return False
+    if num_equal < _MIN_REAL_POINTS:
+        raise OverLimitError("defined at too few points")
+    return True
+
+
+def _has_i(node: Node) -> bool:
+    if node.op == "const":
+        return bool(node.value == "i")
+    return any(_has_i(arg) for arg in node.args)
+
+
+def _compare_at(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, bool]:
+    """Return whether they are equal at a point, and whether both are real there."""
+    probe = Evaluator(budget, digits=20, values=values)
+    real = all(_is_real(probe.value(side)) for side in (left, right))
+    return _compare(left, right, values, budget)[0], real
+
+
+def _is_real(value: Any) -> bool:
+    if isinstance(value, Fraction):
+        return True
+    return bool(abs(value.imag) <= abs(value) / 10**12)
+
+
+def _counts_whole(left: Node, right: Node) -> bool:
+    """True if an operation on whole numbers is in one of the trees."""
+    return any(
+        contains(side, "fact", "sum", "prod", "binom")
+        or any(part.op == "call" and part.value in ("gcd", "lcm", "mod") for part in walk(side))
+        for side in (left, right)
+    )
+
+
+def point_values(letters: list[str], point: int, *, whole: bool = False) -> Values:
+    """Fixed values that look random: in (1, 10), in (0, 1), and in (-10, 0); or whole ones."""
+    values = {}
+    for letter in letters:
+        seed = f"{point}/{letter}/{zlib.crc32(f'{letter}{point}'.encode())}"
+        fraction = Fraction(1 + zlib.crc32(seed.encode()) % 99_989, 99_991)
+        if whole:
+            values[letter] = Fraction(2 + int(40 * fraction))
+            continue
+        match point % 4:
+            case 0 | 1:
+                values[letter] = 1 + 9 * fraction
+            case 2:
+                values[letter] = fraction
+            case _:
+                values[letter] = -10 * fraction
+    return values

