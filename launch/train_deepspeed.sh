@@ -20,13 +20,16 @@ shift
 # shellcheck source=launch/env.sh disable=SC1091
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-# The launcher carries PYTHON* and NCCL_* to the other hosts; the rest goes through this file.
+# The launcher carries PYTHON* and NCCL_* to the other hosts; the rest goes through a file, after
+# the one that you may have (DeepSpeed's own default is ~/.deepspeed_env).
 # Keys are left out on purpose: they would show in the process list.
+yours=${DS_ENV_FILE:-$HOME/.deepspeed_env}
 export DS_ENV_FILE
 DS_ENV_FILE=$(mktemp)
 trap 'rm -f "$DS_ENV_FILE"' EXIT
+if [[ -f $yours ]]; then cat "$yours" >"$DS_ENV_FILE"; fi
 env | grep -E '^(OMP_NUM_THREADS|PYTORCH_ALLOC_CONF|HF_HOME|HF_HUB_OFFLINE|WANDB_MODE)=' \
-  >"$DS_ENV_FILE" || true
+  >>"$DS_ENV_FILE" || true
 
 # --no_local_rank  the trainer reads LOCAL_RANK; --local_rank=N would be an unknown flag.
 deepspeed --hostfile "$hostfile" --no_local_rank \

@@ -7,10 +7,10 @@ fault, so each value is handed to it alone.
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -18,8 +18,8 @@ from sft_dist.config import DEBUG_DEFAULTS, GROUPS, TrainConfig, from_flat
 from sft_dist.errors import ConfigError
 
 FLAGS: dict[str, Any] = {f.name: f.type for group in GROUPS.values() for f in fields(group)}
+EVALUATE_GROUPS = ("model", "data", "evaluation", "checkpoint", "tracking", "engine")
 COMMANDS = ("config", "print_config", "help")
-
 
 Check = Callable[[TrainConfig], list[str]]
 
@@ -35,23 +35,66 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
         ConfigError: with all faults of names, types and values.
         SystemExit: after `--help` or `--print_config`.
     """
+    description = "Fine-tune a causal LM on MATH. Under torchrun one process is one rank."
+    parser = make_parser("sft-train", description, GROUPS)
     faults: list[str] = []
-    pairs = list(_split_flags(argv, faults))
-    if any(name == "help" for name, _ in pairs):
-        _print_help()
-    given: dict[str, Any] = {}
-    for name, text in pairs:
-        if name == "config":
-            given.update(_read_yaml(Path(str(text)), faults))
-    given.update(_parse_text([p for p in pairs if p[0] not in COMMANDS], faults))
+    given, commands = read_arguments(argv, parser, faults)
     config = from_flat({**_inherited(given), **given})
     faults += [fault for check in checks for fault in check(config)]
     if faults:
         raise ConfigError(faults)
-    if any(name == "print_config" for name, _ in pairs):
+    if "print_config" in commands:
         print(yaml.safe_dump(config.flat(), sort_keys=False), end="")
         raise SystemExit(0)
     return config
+
+
+def parse_evaluate_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainConfig:
+    """Read the command line of `sft_dist.evaluate`: the flags of training that matter to it."""
+    description = "Score a model or a checkpoint on MATH problems; nothing is trained."
+    groups = {name: GROUPS[name] for name in EVALUATE_GROUPS}
+    faults: list[str] = []
+    given, _ = read_arguments(argv, make_parser("sft-evaluate", description, groups), faults)
+    config = from_flat({**given, "engine": "torch"})  # no engine is built: none need be installed
+    faults += [fault for check in checks for fault in check(config)]
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def read_arguments(
+    argv: Sequence[str], parser: Any, faults: list[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """(settings given, commands given); faults of names and types are added to `faults`."""
+    pairs = list(_split_flags(argv, faults))
+    commands = {name for name, _ in pairs if name in COMMANDS}
+    if "help" in commands:
+        parser.print_help()
+        sys.stdout.flush()
+        raise SystemExit(0)
+    given: dict[str, Any] = {}
+    for name, text in pairs:
+        if name == "config" and text is None:
+            faults.append("--config: expected the path of a YAML file, found none")
+        elif name == "config":
+            given.update(_read_yaml(Path(str(text)), parser, faults))
+    given.update(_parse_text([p for p in pairs if p[0] not in COMMANDS], parser, faults))
+    return given, commands
+
+
+def make_parser(prog: str, description: str, groups: Mapping[str, type]) -> Any:
+    """A jsonargparse parser: flat flags, one help group a dataclass."""
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog=prog, exit_on_error=False, add_help=False, description=description
+    )
+    parser.add_argument("--config", help="YAML file of settings; the command line wins.")
+    parser.add_argument("--print_config", action="store_true", help="Print all settings and stop.")
+    for group in groups.values():
+        parser.add_class_arguments(group, as_group=True)
+    return parser
 
 
 def _inherited(given: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +149,9 @@ def _split_flags(argv: Sequence[str], faults: list[str]) -> Iterator[tuple[str, 
             yield name, text if equals else None
 
 
-def _parse_text(pairs: Sequence[tuple[str, str | None]], faults: list[str]) -> dict[str, Any]:
+def _parse_text(
+    pairs: Sequence[tuple[str, str | None]], parser: Any, faults: list[str]
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in pairs:
         negated = name.removeprefix("no_") if name.startswith("no_") else None
@@ -117,11 +162,13 @@ def _parse_text(pairs: Sequence[tuple[str, str | None]], faults: list[str]) -> d
         elif text is None and FLAGS[name] is not bool:
             faults.append(f"--{name}: expected a value ({_type_name(name)}), found none")
         else:
-            _check_value(f"--{name}", name, "true" if text is None else text, values, faults)
+            _check_value(
+                f"--{name}", name, "true" if text is None else text, parser, values, faults
+            )
     return values
 
 
-def _read_yaml(path: Path, faults: list[str]) -> dict[str, Any]:
+def _read_yaml(path: Path, parser: Any, faults: list[str]) -> dict[str, Any]:
     """The settings of one `--config` file."""
     try:
         loaded = yaml.safe_load(path.read_text()) or {}
@@ -136,22 +183,25 @@ def _read_yaml(path: Path, faults: list[str]) -> dict[str, Any]:
         if name not in FLAGS:
             faults.append(_unknown(f"{path}: {name}", str(name)))
         elif value is None:
-            values[name] = None
+            if "None" in str(FLAGS[name]):
+                values[name] = None
+            else:
+                faults.append(f"{path}: {name}: expected {_type_name(name)}, found null")
         else:
             # As text, so that YAML's reading of 1e-5 as a string and the flag's agree.
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            _check_value(f"{path}: {name}", name, text, values, faults)
+            _check_value(f"{path}: {name}", name, text, parser, values, faults)
     return values
 
 
 def _check_value(
-    place: str, name: str, text: str, values: dict[str, Any], faults: list[str]
+    place: str, name: str, text: str, parser: Any, values: dict[str, Any], faults: list[str]
 ) -> None:
     if FLAGS[name] in (str, str | None):  # a directory called 123 or null is still a name
         values[name] = text
         return
     try:
-        values[name] = _parser().parse_args([f"--{name}={text}"], defaults=False)[name]
+        values[name] = parser.parse_args([f"--{name}={text}"], defaults=False)[name]
     except Exception as error:
         if type(error).__name__ not in ("ArgumentError", "ParserError"):
             raise
@@ -169,29 +219,3 @@ def _type_name(name: str) -> str:
     if hasattr(kind, "__origin__"):  # Literal
         return "one of " + ", ".join(kind.__args__)
     return getattr(kind, "__name__", str(kind)).replace(" | None", "").replace("None | ", "")
-
-
-def _parser() -> Any:
-    """The jsonargparse parser, built once: flat flags, one help group a dataclass."""
-    if not hasattr(_parser, "built"):
-        import jsonargparse
-
-        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        parser = jsonargparse.ArgumentParser(
-            prog="sft-train",
-            exit_on_error=False,
-            add_help=False,
-            description="Fine-tune a causal LM on MATH. Under torchrun one process is one rank.",
-        )
-        parser.add_argument("--config", help="YAML file of settings; the command line wins.")
-        parser.add_argument("--print_config", action="store_true", help="Print and stop.")
-        for group in GROUPS.values():
-            parser.add_class_arguments(group, as_group=True)
-        _parser.built = parser  # type: ignore[attr-defined]
-    return _parser.built  # type: ignore[attr-defined]
-
-
-def _print_help() -> NoReturn:
-    _parser().print_help()
-    sys.stdout.flush()
-    raise SystemExit(0)

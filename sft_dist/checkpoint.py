@@ -88,38 +88,60 @@ def _publish(partial: Path, target: Path, state: TrainState, tokenizer: Any) -> 
     }
     manifest = {"format": 1, "step": state.step, "files": listed}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    if _is_same(partial, target):
+        shutil.rmtree(partial)
+        return
     for path in (*files, partial / MANIFEST, partial / "engine", partial):
         _fsync(path)
-    _make_room(target)
-    os.rename(partial, target)
+    _make_room(partial, target)
     _fsync(target.parent)
 
 
-def _make_room(target: Path) -> None:
-    """A checkpoint reached a second time: the older one is set aside, never overwritten."""
+def _make_room(partial: Path, target: Path) -> None:
+    """A step reached a second time: the older checkpoint is set aside, never overwritten."""
     if target.exists():
         aside = target.parent / ".superseded"
         aside.mkdir(exist_ok=True)
         number = sum(1 for p in aside.iterdir() if p.name.startswith(target.name + "."))
+        logger.warning("%s is there already, with other content; it moves to %s", target, aside)
         os.rename(target, aside / f"{target.name}.{number}")
+    os.rename(partial, target)
+
+
+def _is_same(partial: Path, target: Path) -> bool:
+    """Whether `target` is whole and holds the very weights and optimizer state of `partial`."""
+    if not target.exists() or damage(target):
+        return False
+    mine, theirs = _state_checksums(partial), _state_checksums(target)
+    return mine == theirs
+
+
+def _state_checksums(checkpoint: Path) -> dict[str, str]:
+    listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    weights = (".safetensors", ".bin", ".distcp")
+    return {name: entry["sha256"] for name, entry in listed.items() if name.endswith(weights)}
 
 
 def damage(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint; empty when every file is there with size and checksum."""
     try:
         listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{MANIFEST} is missing or unreadable ({error})"]
-    found = []
-    for name, expected in listed.items():
-        path = checkpoint / name
-        if not path.is_file():
-            found.append(f"{name} is missing")
-        elif path.stat().st_size != expected["size"]:
-            found.append(f"{name} has {path.stat().st_size} bytes, expected {expected['size']}")
-        elif file_sha256(path) != expected["sha256"]:
-            found.append(f"{name} has another checksum than when it was written")
-    return found
+        expected = {name: (entry["size"], entry["sha256"]) for name, entry in listed.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{MANIFEST} is missing or unreadable ({error!r})"]
+    found = [_file_damage(checkpoint, name, *listing) for name, listing in expected.items()]
+    return [fault for fault in found if fault]
+
+
+def _file_damage(checkpoint: Path, name: str, size: int, sha256: str) -> str | None:
+    path = checkpoint / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size} bytes, expected {size}"
+    if file_sha256(path) != sha256:
+        return f"{name} has another checksum than when it was written"
+    return None
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:

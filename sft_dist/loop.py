@@ -52,6 +52,7 @@ class TrainingLoop:
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
         self.best = best
+        self._saved_step: int | None = None
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
 
@@ -128,11 +129,11 @@ class TrainingLoop:
         if self.config.evaluation.eval_placement == "off":
             return
         if milestone or step % self.config.evaluation.eval_steps == 0:
-            self.evaluations.submit(step, self._evaluated_weights(step))
+            self.evaluations.submit(step, self._evaluated_weights(state))
 
     def _save(self, state: TrainState) -> None:
-        if checkpoint_path(self.run_dir, state.step).exists():
-            return  # already saved at this step
+        if self._saved_step == state.step:
+            return
         began = time.monotonic()
         keep = self.evaluations.steps_reading() | ({self.best[1]} if self.best else set())
         path = save_checkpoint(
@@ -143,17 +144,19 @@ class TrainingLoop:
             keep_last=self.config.checkpoint.keep_last_n_checkpoints,
             keep=keep,
         )
+        self._saved_step = state.step
         logger.info("saved %s in %.1f s", path, time.monotonic() - began)
 
-    def _evaluated_weights(self, step: int) -> Path:
+    def _evaluated_weights(self, state: TrainState) -> Path:
         """The checkpoint of this step, or an export of the weights alone. Collective."""
-        path = checkpoint_path(self.run_dir, step)
-        if not path.exists():
-            path = self.run_dir / EXPORTS / f"step-{step:06d}"
-            if self.ranks.is_zero:
-                path.mkdir(parents=True, exist_ok=True)
-                self.prepared.tokenizer.save_pretrained(path)
-            self.engine.export_weights(path)
+        if self._saved_step == state.step:
+            return checkpoint_path(self.run_dir, state.step)
+        # Never a directory of an earlier attempt: an evaluation may be reading it.
+        path = self.run_dir / EXPORTS / f"step-{state.step:06d}-attempt-{state.attempt}"
+        if self.ranks.is_zero:
+            path.mkdir(parents=True, exist_ok=True)
+            self.prepared.tokenizer.save_pretrained(path)
+        self.engine.export_weights(path)
         return path
 
     def _save_requested(self) -> bool:

@@ -16,6 +16,7 @@ from sft_dist.arguments import parse_train_config
 from sft_dist.config import TrainConfig
 from sft_dist.engines.ds_config import ds_config_faults
 from sft_dist.errors import ConfigError, SftDistError
+from sft_dist.runtime.launch_environment import rank_from_environment, world_size_from_environment
 from sft_dist.runtime.run_directory import new_run_dir, write_run_files, write_status
 from sft_dist.validation import config_faults
 
@@ -39,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         train(config)
     except SftDistError as error:
-        from sft_dist.runtime.launch_environment import rank_from_environment
-
-        if rank_from_environment() == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        is_config = isinstance(error, ConfigError)
+        rank = rank_from_environment()
+        if rank == 0 or not is_config:  # faults of the configuration are the same on every rank
+            print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2 if is_config else 1)
 
 
 def train(config: TrainConfig) -> None:
@@ -52,7 +53,6 @@ def train(config: TrainConfig) -> None:
     from sft_dist.runtime.distributed import distributed
     from sft_dist.runtime.launch_environment import (
         rank_from_environment,
-        world_size_from_environment,
     )
     from sft_dist.runtime.stopping import stop_on_signals
     from sft_dist.tracking.console import set_up_logging

@@ -81,10 +81,11 @@ def _run_dir_faults(config: TrainConfig) -> list[str]:
 
 def _contradictions(config: TrainConfig) -> list[str]:
     faults = []
-    if config.max_tokens_per_microbatch() < config.data.max_seq_length:
+    explicit = config.batch.max_tokens_per_microbatch
+    if explicit is not None and 0 < explicit < config.data.max_seq_length:
         faults.append(
             f"--max_tokens_per_microbatch: expected at least --max_seq_length = "
-            f"{config.data.max_seq_length}, found {config.batch.max_tokens_per_microbatch}"
+            f"{config.data.max_seq_length}, found {explicit}"
         )
     if config.data.eval_data_path and config.data.holdout:
         faults.append("--eval_data_path and --holdout: both name evaluation problems; give one")

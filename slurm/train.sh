@@ -22,10 +22,10 @@ set -euo pipefail
 
 # Slurm runs a copy of this file, so its own path says nothing.
 ROOT=${SFT_ROOT:-$SLURM_SUBMIT_DIR}
-# shellcheck source=slurm/site.sh disable=SC1091
-source "$ROOT/slurm/site.sh"
-# shellcheck source=slurm/job.sh disable=SC1091
-source "$ROOT/slurm/job.sh"
+for part in site run_dir finish; do
+  # shellcheck disable=SC1090 # each is checked by itself
+  source "$ROOT/slurm/$part.sh"
+done
 
 attempt=${SLURM_RESTART_COUNT:-0}
 run_dir=$(run_directory "$@")
@@ -43,9 +43,9 @@ export MASTER_ADDR=${SITE_MASTER_ADDR:-$first_node}
 export MASTER_PORT=$((20000 + (SLURM_JOB_ID + attempt) % 10000))
 unset NNODES NODE_RANK # left over in the shell that submitted, they would override Slurm's
 
-# The first word tells the trainer to end as `requeue`; an empty STOP file just ends the run.
+# "requeue" in it: this file is Slurm's. One that a user made ends the run for good.
 # shellcheck disable=SC2329 # the traps call it
-ask_to_stop() { echo "requeue: Slurm job $SLURM_JOB_ID got $1" >"$run_dir/STOP"; }
+ask_to_stop() { [[ -e $run_dir/STOP ]] || echo "requeue: Slurm sent $1" >"$run_dir/STOP"; }
 trap 'ask_to_stop USR1' USR1
 trap 'ask_to_stop TERM' TERM
 

@@ -133,9 +133,13 @@ class Claimer:
         if self._is_exhausted(queued, attempts):
             return None
         attempt = attempts[-1] + 1 if attempts else 1
+        directory = queued.attempt_directory(attempt)
         try:
-            queued.attempt_directory(attempt).mkdir()
+            directory.mkdir()
         except OSError:  # another worker was quicker, or the request is gone
+            return None
+        if not queued.is_open:  # the last attempt published since we looked
+            directory.rmdir()
             return None
         claim = Claim(queued, attempt, self.worker)
         claim.beat()

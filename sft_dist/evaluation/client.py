@@ -42,7 +42,7 @@ class EvaluationClient:
         options: WorkerOptions | None = None,
         training_prompt: str | None = None,
         on_done: Callable[[EvaluationRequest], None] | None = None,
-        start_worker: bool = True,
+        own_worker: bool = True,
         worker: WorkerProcess | None = None,
         grading_workers: int = 2,
         grading_timeout_seconds: float = 5.0,
@@ -56,7 +56,7 @@ class EvaluationClient:
             training_prompt: Metrics of any other prompt are named `eval/<prompt>/*`.
             on_done: Called on the client's thread when the completions of a request are there, or
                 it failed for good, and no other pending request needs its model directory.
-            start_worker: False where workers are started by someone else.
+            own_worker: False where workers are always started by someone else.
             worker: A worker process made by the caller, instead of one made from `options`.
             grading_workers: Processes that grade.
             grading_timeout_seconds: For one response.
@@ -64,7 +64,7 @@ class EvaluationClient:
         """
         self._options = options or WorkerOptions()
         run_dir = Path(run_dir).absolute()
-        if worker is None and start_worker:
+        if worker is None and own_worker:
             abandon = EvaluationQueue(run_dir).abandon
             worker = WorkerProcess(run_dir, self._options, on_death=abandon)
         self._worker = worker
@@ -76,7 +76,6 @@ class EvaluationClient:
         self._watcher = Watcher(
             run_dir,
             grade_many=self._grade_many,
-            worker=worker,
             deliver=self._results.put,
             training_prompt=training_prompt,
             on_done=on_done,
@@ -87,15 +86,23 @@ class EvaluationClient:
         self._closing = False
         self._thread = threading.Thread(target=self._watch, name="evaluation", daemon=True)
 
-    def start(self) -> None:
-        """Start the worker and take up what an earlier attempt of this run left open.
+    def start(self, *, worker: bool = True) -> None:
+        """Start the thread, take up what an earlier attempt of this run left, start the worker.
 
-        Raises EvaluationError when the back-end is not installed.
+        Without `worker` requests are written and results collected, and `start_worker` comes
+        later or never. Raises EvaluationError when the back-end is not installed.
         """
         if self._worker is not None:
             require_backend(self._options.backend)
         self._watcher.recover()
+        if worker:
+            self.start_worker()
         self._thread.start()
+
+    def start_worker(self) -> None:
+        """Start the worker of a client that was started without."""
+        self._watcher.worker = self._worker
+        self._wake.set()
 
     def submit(
         self,
@@ -132,6 +139,11 @@ class EvaluationClient:
     def pending(self) -> int:
         """Submissions without a result so far."""
         return self._submissions.unfinished_tasks + len(self._watcher.open)
+
+    @property
+    def open_requests(self) -> list[EvaluationRequest]:
+        """Requests under way, those of earlier attempts of the run too; all read their weights."""
+        return [queued.request for queued in list(self._watcher.open.values())]
 
     def progress(self) -> Progress | None:
         """How far the earliest open evaluation was a moment ago; None when none is open."""

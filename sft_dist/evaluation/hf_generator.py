@@ -34,15 +34,19 @@ class HfGenerator:
         self._tokenizer: Any = None
 
     def load(self, model_dir: Path) -> dict[str, Any]:
-        """Load a fresh model; there is nothing stale to prove absent."""
+        """Load a fresh model: nothing can be stale, but tensors can be missing."""
         self.close()
         self._tokenizer = load_tokenizer(model_dir, self._tokenizer)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                model_dir, dtype=self._dtype, local_files_only=True
+            model, report = AutoModelForCausalLM.from_pretrained(
+                model_dir, dtype=self._dtype, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise EvaluationError(f"transformers cannot load {model_dir}: {error}") from error
+        # transformers fills what is missing with random numbers and goes on.
+        wrong = [*report["missing_keys"], *report["mismatched_keys"]]
+        if wrong:
+            raise EvaluationError(f"{model_dir} lacks tensors of the model: {sorted(wrong)[:5]}")
         self._model = model.to(self._device).eval()
         return {"backend": "hf", "device": str(self._device), "dtype": str(model.dtype)}
 

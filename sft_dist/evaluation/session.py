@@ -89,6 +89,7 @@ class EvaluationSession:
             training_prompt=self._prompt,
             on_done=self._release,
         )
+        self._exports = run_dir / EXPORTS
         self._started = False
         if settings.eval_placement == "shared":
             self.start()
@@ -134,6 +135,8 @@ class EvaluationSession:
 
     def close(self) -> None:
         """Stop the worker; what is open stays in the run directory."""
+        if self._started and not self._client.pending:
+            shutil.rmtree(self._exports, ignore_errors=True)
         self._client.close()
 
     def _release(self, request: EvaluationRequest) -> None:

@@ -6,23 +6,22 @@ Written against vLLM 0.32. On GPU everything here is untested: the V1 model runn
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
-from sft_dist.errors import EvaluationError, ModelError
+from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.decoding import (
     load_tokenizer,
     problem_seed,
     response_text,
-    row_entropies,
 )
+from sft_dist.evaluation.engine_options import EngineOptions, architecture, prepare_environment
+from sft_dist.evaluation.entropy_log import EntropyLog
 from sft_dist.evaluation.generator import (
     VLLM_NOT_INSTALLED,
     Completion,
@@ -34,40 +33,7 @@ from sft_dist.evaluation.weight_proof import WeightsOnDisk, mismatches
 
 logger = logging.getLogger(__name__)
 
-FORCED = {
-    # In this process: progress, entropies and a prompt stop need no second protocol, and on two
-    # CPU cores it decodes 89 instead of 49 tokens/s.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-}
-DEFAULTS = {
-    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; unset, vLLM takes its share of the host's memory
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "HF_HUB_OFFLINE": "1",  # a missing file is an error now, not after retries on the hub
-}
-
 _ROW_KEY = "sft_dist_row"
-_ENTROPY_ROWS = 64  # rows per chunk: 64 x 151,936 float32 is 39 MB, three times
-_VOLATILE = {
-    "transformers_version", "_name_or_path", "use_cache",
-    "bos_token_id", "eos_token_id", "pad_token_id",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How to build the engine.
-
-    `dtype` "auto" is the dtype on disk (vLLM's own "auto" would round float32 to 16 bits).
-    `max_model_len`: tokens of prompt and completion to make room for; requests that need more
-    make the engine be built again, up to the model's own limit. None: that limit.
-    """
-
-    max_model_len: int | None = None
-    gpu_memory_utilization: float = 0.9
-    enforce_eager: bool = True
-    dtype: str = "auto"
 
 
 class VllmGenerator:
@@ -85,7 +51,7 @@ class VllmGenerator:
         """Build the engine, or reload it in place; either way prove what it computes with."""
         started = time.monotonic()
         # Validated first: a reload that fails half way would take the engine with it.
-        config = _architecture(model_dir)
+        config = architecture(model_dir)
         WeightsOnDisk(model_dir)
         self._tokenizer = load_tokenizer(model_dir, self._tokenizer)
         how = "in place"
@@ -143,8 +109,8 @@ class VllmGenerator:
                 model=str(model_dir),
                 skip_tokenizer_init=True,  # token ids in and out: `decoding` turns them into text
                 generation_config="vllm",  # the model's own sampling defaults must not leak in
-                dtype=_dtype(options, config),
-                max_model_len=self._model_len(config),
+                dtype=options.resolved_dtype(config),
+                max_model_len=options.model_len(config),
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 enforce_eager=options.enforce_eager,
                 enable_prefix_caching=False,  # one more thing a reload could leave stale
@@ -157,22 +123,18 @@ class VllmGenerator:
             raise EvaluationError(f"vLLM cannot start on {model_dir}: {error!r}") from error
         self._config = config
 
-    def _model_len(self, config: dict[str, Any]) -> int:
-        limit = int(config.get("max_position_embeddings", 2048))
-        return min(self._options.max_model_len or limit, limit)
-
     def _make_room(self, problems: Sequence[Problem], sampling: Sampling) -> int:
         """Tokens of prompt and completion that fit; a larger engine is built where one can be."""
         longest = max((len(p.prompt_token_ids) for p in problems), default=0)
         needed = longest + sampling.max_new_tokens
-        limit = self._model_len(self._config)
+        limit = self._options.model_len(self._config)
         if needed > limit:
             self._options = replace(self._options, max_model_len=needed)
-            if self._model_len(self._config) > limit:
+            if self._options.model_len(self._config) > limit:
                 logger.info("building an engine for %d tokens, had %d", needed, limit)
                 self._build(self._model_dir, self._config)
                 self._prove(self._model_dir)
-        return self._model_len(self._config)
+        return self._options.model_len(self._config)
 
     def _reloaded(self, model_dir: Path) -> bool:
         """Change the weights in place and prove it; False when that did not work."""
@@ -254,48 +216,6 @@ class ReloadExtension:
         return mismatches(self.model_runner.get_model(), WeightsOnDisk(Path(model_dir)))
 
 
-class EntropyLog:
-    """Entropies of the generated positions, kept on the device until all is decoded."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[list[tuple[int, int]], torch.Tensor]] = []
-
-    def clear(self) -> None:
-        """Forget everything, before the next set of requests."""
-        self._steps.clear()
-
-    def append(self, places: list[tuple[int, int]], logits: torch.Tensor) -> None:
-        """Note the entropy of each row of `logits` (B, V) at its place (request row, position)."""
-        chunks = [row_entropies(chunk) for chunk in logits.split(_ENTROPY_ROWS)]
-        self._steps.append((places, torch.cat(chunks)))
-
-    def means(self, num_tokens: Sequence[int]) -> list[float | None]:
-        """Mean entropy by request row; None for a row with a position that was not seen.
-
-        A position may be noted twice, when a prompt is read in pieces or a preempted request is
-        read again; the last note is the one whose token was kept.
-        """
-        values: dict[tuple[int, int], float] = {}
-        for places, entropies in self._steps:
-            values.update(zip(places, entropies.tolist(), strict=True))
-        return [self._mean(values, row, count) for row, count in enumerate(num_tokens)]
-
-    @staticmethod
-    def _mean(values: dict[tuple[int, int], float], row: int, count: int) -> float | None:
-        found = [values[row, i] for i in range(count) if (row, i) in values]
-        if not found or len(found) < count:
-            logger.warning("entropy seen at %d of %d positions of a response", len(found), count)
-            return None
-        return sum(found) / count
-
-
-def prepare_environment() -> None:
-    """Set vLLM's environment variables. Call before anything imports vllm."""
-    os.environ.update(FORCED)
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
 def _import_vllm() -> Any:
     prepare_environment()
     try:
@@ -335,20 +255,3 @@ def _entropy_processor(log: EntropyLog) -> type:
             return logits
 
     return EntropyRecorder
-
-
-def _dtype(options: EngineOptions, config: dict[str, Any]) -> str:
-    stored = str(config.get("dtype") or "auto").removeprefix("torch.")
-    return stored if options.dtype == "auto" else options.dtype
-
-
-def _architecture(model_dir: Path) -> dict[str, Any]:
-    """The model's configuration, without what may differ between two checkpoints of one run.
-
-    As transformers reads it: another version may have written the base model's config.json.
-    """
-    try:
-        config = AutoConfig.from_pretrained(model_dir, local_files_only=True).to_dict()
-    except (OSError, ValueError) as error:
-        raise ModelError(f"expected a Hugging Face model in {model_dir}: {error}") from error
-    return {name: value for name, value in config.items() if name not in _VOLATILE}

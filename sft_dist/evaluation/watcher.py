@@ -70,7 +70,6 @@ class Watcher:
         run_dir: Path,
         *,
         grade_many: GradeMany,
-        worker: WorkerProcess | None,
         deliver: Callable[[EvaluationResult], None],
         training_prompt: str | None = None,
         on_done: Callable[[EvaluationRequest], None] | None = None,
@@ -78,9 +77,9 @@ class Watcher:
         """`deliver` gets every result, one for each request."""
         self.queue = EvaluationQueue(run_dir)
         self.open: dict[Path, QueuedRequest] = {}
+        self.worker: WorkerProcess | None = None  # the one to tend
         self._run_dir = run_dir
         self._grade_many = grade_many
-        self._worker = worker
         self._deliver = deliver
         self._training_prompt = training_prompt
         self._on_done = on_done
@@ -102,13 +101,14 @@ class Watcher:
         except (SftDistError, OSError) as error:
             request = submission.request(submission.weights_fingerprint or "", problems)
             self._deliver(EvaluationResult(request.step, request, error=str(error)))
+            self._tell_done(request)
             return
         self._take(queued)
 
     def tick(self) -> None:
         """Look once at everything that is open."""
-        if self._worker is not None:
-            self._worker.tend()
+        if self.worker is not None:
+            self.worker.tend()
         for queued in sorted(self.open.values(), key=lambda item: item.request.step):
             result = self._look(queued)
             if result is not None:
@@ -140,12 +140,12 @@ class Watcher:
     def _look(self, queued: QueuedRequest) -> EvaluationResult | None:
         """The result of one request, or its end in failure; None while it is under way."""
         if queued.is_published:
-            if self._worker is not None:
-                self._worker.note_progress()
+            if self.worker is not None:
+                self.worker.note_progress()
             return self._score(queued)
         reason = queued.failure()
-        if reason is None and self._worker is not None:
-            reason = self._worker.failure
+        if reason is None and self.worker is not None:
+            reason = self.worker.failure
         if reason is None:
             return None
         return EvaluationResult(queued.request.step, queued.request, error=reason)
@@ -159,11 +159,16 @@ class Watcher:
             return EvaluationResult(queued.request.step, queued.request, error=str(error))
 
     def _settle(self, queued: QueuedRequest) -> None:
-        """Tell the owner of the weights when nobody needs them any more."""
+        """A request left the list; if it is still open on disk, a later start needs its weights."""
+        if not queued.is_open:
+            self._tell_done(queued.request)
+
+    def _tell_done(self, request: EvaluationRequest) -> None:
+        """Tell the owner of the weights, unless another request needs them."""
         needed = {other.request.model_dir for other in self.open.values()}
-        if self._on_done is None or queued.is_open or queued.request.model_dir in needed:
+        if self._on_done is None or request.model_dir in needed:
             return
         try:
-            self._on_done(queued.request)
+            self._on_done(request)
         except OSError as error:
-            logger.warning("cleaning up after step %d: %s", queued.request.step, error)
+            logger.warning("cleaning up after step %d: %s", request.step, error)

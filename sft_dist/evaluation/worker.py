@@ -1,4 +1,4 @@
-"""The process that owns the evaluation engine: claim a request, load, decode, publish, repeat.
+"""The process that owns the evaluation engine, and when it ends; its loop is in `serving.py`.
 
     python -m sft_dist.evaluation.worker RUN_DIR --backend vllm --warm_model MODEL_DIR
 
@@ -19,142 +19,17 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from sft_dist.errors import EvaluationError, ModelError
-from sft_dist.evaluation.claims import Claim, Claimer
-from sft_dist.evaluation.generator import Completion, Generator
+from sft_dist.evaluation.claims import Claimer
+from sft_dist.evaluation.generator import Generator
 from sft_dist.evaluation.queue import EvaluationQueue
-from sft_dist.evaluation.request import read_problems
-from sft_dist.fingerprint import weights_fingerprint
+from sft_dist.evaluation.serving import EvaluationWorker
 
 logger = logging.getLogger(__name__)
 
 EXIT_GRACE_SECONDS = 10.0
-
-
-class Stopped(Exception):
-    """Raised inside a generation when the worker is to leave."""
-
-
-class EvaluationWorker:
-    """The loop, independent of the back-end and of how it is told to stop."""
-
-    def __init__(
-        self,
-        claimer: Claimer,
-        generator: Generator,
-        *,
-        stop: threading.Event,
-        leave: threading.Event | None = None,
-        poll_seconds: float = 0.5,
-        heartbeat_seconds: float = 2.0,
-    ) -> None:
-        """`stop` ends the loop now, `leave` when no request is open."""
-        self._claimer = claimer
-        self._generator = generator
-        self._stop = stop
-        self._leave = leave or threading.Event()
-        self._poll_seconds = poll_seconds
-        self._heartbeat_seconds = heartbeat_seconds
-        self.current: Claim | None = None
-
-    def run(self) -> None:
-        """Serve requests until told to stop."""
-        while not self._stop.is_set():
-            claim = self._claimer.claim_next()
-            if claim is not None:
-                self.current = claim
-                self._serve(claim)
-                self.current = None
-            elif self._leave.is_set() and not self._claimer.has_open():
-                return
-            else:
-                self._stop.wait(self._poll_seconds)
-
-    def _serve(self, claim: Claim) -> None:
-        request = claim.queued.request
-        logger.info("step %d, attempt %d: %s", request.step, claim.attempt, request.model_dir)
-        heartbeat = _Heartbeat(claim, self._heartbeat_seconds, self._stop)
-        try:
-            with heartbeat:
-                completions, facts = self._generate(claim, heartbeat)
-            published = claim.publish(completions, facts)
-            logger.info("step %d: %s", request.step, "published" if published else "not the first")
-        except Stopped:
-            claim.release()
-        except ModelError as error:  # nobody can generate from these weights
-            logger.error("step %d: %s", request.step, error)
-            claim.fail(str(error))
-        # The border to the engine: whatever it raises costs this attempt, not the worker.
-        except Exception as error:
-            logger.exception("step %d, attempt %d failed", request.step, claim.attempt)
-            claim.give_up(f"{type(error).__name__}: {error}")
-
-    def _generate(
-        self, claim: Claim, heartbeat: "_Heartbeat"
-    ) -> tuple[list[Completion], dict[str, Any]]:
-        request = claim.queued.request
-        problems = read_problems(self._claimer.queue.run_dir / request.problems_file)
-        model_dir = Path(request.model_dir)
-        found = weights_fingerprint(model_dir)
-        if found != request.weights_fingerprint:
-            raise ModelError(
-                f"{model_dir} no longer holds the weights that were submitted: expected "
-                f"fingerprint {request.weights_fingerprint[:12]}, found {found[:12]}"
-            )
-        facts = self._generator.load(model_dir)
-        heartbeat.progress(0)
-        started = time.monotonic()
-        completions = self._generator.generate(problems, request.sampling, heartbeat.progress)
-        seconds = time.monotonic() - started
-        num_tokens = sum(completion.num_tokens for completion in completions)
-        return completions, {
-            **facts,
-            "worker": claim.worker,
-            "weights_fingerprint": found,
-            "seconds": round(seconds, 3),
-            "num_tokens": num_tokens,
-        }
-
-
-class _Heartbeat:
-    """Beats from a thread of its own, as the engine holds the main thread for seconds."""
-
-    def __init__(self, claim: Claim, seconds: float, stop: threading.Event) -> None:
-        self._claim = claim
-        self._seconds = seconds
-        self._stop = stop
-        self._completed = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def progress(self, completed: int) -> None:
-        """Take the count of finished completions; raises Stopped when the worker is to leave."""
-        self._completed = completed
-        if self._stop.is_set():
-            raise Stopped
-
-    def __enter__(self) -> "_Heartbeat":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        while not self._done.wait(self._seconds):
-            try:
-                self._claim.beat(self._completed)
-            except OSError as error:  # a full disk or a hiccup of the network: try again
-                logger.warning("heartbeat not written: %s", error)
+STALL_SECONDS = 1800.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -168,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         stale_seconds=arguments.stale_seconds,
     )
     generator = build_generator(arguments)
-    worker = EvaluationWorker(claimer, generator, stop=stop, leave=leave)
+    worker = EvaluationWorker(
+        claimer, generator, stop=stop, leave=leave, on_stall=_die, stall_seconds=STALL_SECONDS
+    )
     _stop_on_signals(stop)
     ending = leave if arguments.finish_open else stop
     if arguments.no_stdin:
@@ -188,7 +65,10 @@ def build_generator(arguments: argparse.Namespace) -> Generator:
         from sft_dist.evaluation.hf_generator import HfGenerator
 
         return HfGenerator(batch_size=arguments.eval_batch_size)
-    from sft_dist.evaluation.vllm_generator import EngineOptions, VllmGenerator
+    from sft_dist.evaluation.engine_options import EngineOptions, prepare_environment
+
+    prepare_environment()
+    from sft_dist.evaluation.vllm_generator import VllmGenerator
 
     return VllmGenerator(
         EngineOptions(
@@ -247,6 +127,12 @@ def _leave_late(worker: EvaluationWorker, stop: threading.Event) -> None:
     if claim is not None:
         claim.release()
     logger.warning("still busy %g s after being told to leave: exit", EXIT_GRACE_SECONDS)
+    os._exit(1)
+
+
+def _die() -> None:
+    """End a process whose engine hangs: its parent starts another, and counts the attempt."""
+    logger.critical("no step of the engine for %g s: exit", STALL_SECONDS)
     os._exit(1)
 
 

@@ -74,8 +74,8 @@ def scrubbed_environment(
 class WorkerProcess:
     """Keeps one worker alive. Call `tend` now and then; it never waits.
 
-    A worker that ends is started again after a pause that doubles, `max_starts` times in all;
-    `note_progress` (something was published) gives it all its starts back.
+    A worker that ends is started again after a pause that doubles, until `max_deaths` in a row;
+    `note_progress` (something was published) breaks the row.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class WorkerProcess:
         *,
         on_death: Callable[[str, str], None],
         command: Sequence[str] = (sys.executable, "-m", WORKER_MODULE),
-        max_starts: int = 4,
+        max_deaths: int = 4,
         first_pause_seconds: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,10 +94,10 @@ class WorkerProcess:
         self._options = options
         self._on_death = on_death
         self._command = list(command)
-        self._max_starts = max_starts
+        self._max_deaths = max_deaths
         self._first_pause = first_pause_seconds
         self._clock = clock
-        self._starts = 0
+        self._deaths = 0
         self._start_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._worker_id = ""
@@ -117,7 +117,7 @@ class WorkerProcess:
 
     def note_progress(self) -> None:
         """The worker works: earlier deaths no longer count."""
-        self._starts = min(self._starts, 1)
+        self._deaths = 0
 
     def stop(self, timeout_seconds: float = 15.0) -> None:
         """Close its standard input, wait, then kill its process group."""
@@ -134,7 +134,6 @@ class WorkerProcess:
         self._on_death(self._worker_id, "the worker was stopped")
 
     def _start(self) -> None:
-        self._starts += 1
         self._worker_id = f"worker-{uuid.uuid4().hex[:8]}"
         arguments = [str(self._run_dir), *self._options.arguments(), "--worker_id", self._worker_id]
         try:
@@ -167,9 +166,10 @@ class WorkerProcess:
         self._plan_next(reason)
 
     def _plan_next(self, reason: str) -> None:
-        if self._starts >= self._max_starts:
-            self.failure = f"{reason}; {self._starts} starts, see {self._run_dir / LOG_FILE}"
-        self._start_at = self._clock() + self._first_pause * 2 ** (self._starts - 1)
+        self._deaths += 1
+        if self._deaths >= self._max_deaths:
+            self.failure = f"{reason}; {self._deaths} times, see {self._run_dir / LOG_FILE}"
+        self._start_at = self._clock() + self._first_pause * 2 ** (self._deaths - 1)
 
     def _last_words(self) -> str:
         """The last line of the log: of a Python error, its message."""

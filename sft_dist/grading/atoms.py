@@ -84,6 +84,8 @@ def _read_symbol(cursor: Cursor, letter: str) -> Node:
         for _ in range(5):
             cursor.take()
         name += "^{-1}"
+    if letter == "C" and name == "C" and _at_choose(cursor):
+        return cursor.node("binom", *_read_arguments(cursor))
     if cursor.at("op", "(") and (letter in _CALLABLE or num_primes or _defines_function(cursor)):
         return cursor.node("call", *_read_arguments(cursor), value=name)
     if name in ("e", "i") and name not in cursor.bound_names:
@@ -116,6 +118,13 @@ def _read_primes(cursor: Cursor) -> int:
 def _at_inverse(cursor: Cursor) -> bool:
     texts = [cursor.peek(offset).text for offset in range(6)]
     return texts == ["^", "{", "-", "1", "}", "("]
+
+
+def _at_choose(cursor: Cursor) -> bool:
+    """`C(5, 2)`."""
+    kinds = [cursor.peek(offset).kind for offset in range(5)]
+    texts = [cursor.peek(offset).text for offset in (0, 2, 4)]
+    return kinds == ["op", "number", "op", "number", "op"] and texts == ["(", ",", ")"]
 
 
 def _defines_function(cursor: Cursor) -> bool:
@@ -250,7 +259,7 @@ def read_exponent(cursor: Cursor) -> Node:
         return cursor.node("neg", read_exponent(cursor))
     if cursor.at("number"):
         token = cursor.take()
-        if cursor.at("op", "/") and not cursor.peek().spaced and cursor.at("number", offset=1):
+        if token.value == 1 and cursor.at("op", "/"):
             raise UnreadableError("a fraction as an exponent without brackets")
         return cursor.node("num", value=token.value)
     if cursor.at("op", "{") or cursor.at("op", "("):
@@ -424,4 +433,6 @@ def _read_bare_argument(cursor: Cursor) -> Node:
         if cursor.at("number"):
             raise UnreadableError("a number directly after another factor")
         argument = cursor.node("mul", argument, expressions.read_factor(cursor))
+    if argument.op == "num" and cursor.at("op", "(", "["):
+        raise UnreadableError("a number and a bracket after a function")
     return argument

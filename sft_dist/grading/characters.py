@@ -28,13 +28,21 @@ _UP = "[" + "".join(_SUPERSCRIPTS) + "]+"
 _DOWN = "[" + "".join(_SUBSCRIPTS) + "]+"
 _SLASHED = re.compile(f"({_UP})⁄({_DOWN})")
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
+_CHOOSE = re.compile(
+    r"(?:\{\})?[_^]\s*(?:\{(\d+|[a-z])\}|(\d))\s*(?:C|\\(?:mathrm|text)\{C\})_\s*"
+    r"(?:\{(\d+|[a-z])\}|(\d))"
+)
+_PLAIN_CHOOSE = re.compile(r"(?<![\w.}])(\d+)C(\d+)(?![\w.])")
 _OVERLINED = re.compile("((?:[0-9][\u0305\u0304])+)")
 
 
 def fold(text: str) -> str:
-    """Return `text` in ASCII where a character has one meaning in an answer; others stay."""
+    """Return `text` in ASCII where a character has one meaning in an answer; others stay.
+
+    The old notation of binomials, `{}_5C_2`, is rewritten too.
+    """
     if text.isascii():
-        return text
+        return _fold_binomials(text)
     text = _OVERLINED.sub(lambda m: rf"\overline{{{m[1][::2]}}}", text)
     text = _SLASHED.sub(
         lambda m: rf"\frac{{{_plain(m[1], _SUPERSCRIPTS)}}}{{{_plain(m[2], _SUBSCRIPTS)}}}", text
@@ -42,7 +50,17 @@ def fold(text: str) -> str:
     text = _VULGAR.sub(_vulgar_fraction, text)
     text = re.sub(_UP, lambda m: f"^{{{_plain(m[0], _SUPERSCRIPTS)}}}", text)
     text = re.sub(_DOWN, lambda m: f"_{{{_plain(m[0], _SUBSCRIPTS)}}}", text)
-    return unicodedata.normalize("NFKC", text.translate(_TABLE))
+    return _fold_binomials(unicodedata.normalize("NFKC", text.translate(_TABLE)))
+
+
+def _fold_binomials(text: str) -> str:
+    if "C" not in text:
+        return text
+    return _PLAIN_CHOOSE.sub(r"\\binom{\1}{\2}", _CHOOSE.sub(_binomial, text))
+
+
+def _binomial(match: re.Match[str]) -> str:
+    return rf"\binom{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}"
 
 
 def _plain(text: str, table: dict[str, str]) -> str:

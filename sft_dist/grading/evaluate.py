@@ -31,6 +31,7 @@ if hasattr(os, "register_at_fork"):
 _MAX_LOG10 = 5_000.0  # of the size of an inexact value
 _MAX_ANGLE = 10**12  # reducing a larger one costs precision
 _MPMATH_COST = 8
+_TERM_COST = 30
 
 
 class UndefinedError(Exception):
@@ -153,7 +154,10 @@ def _mantissa(value: Any) -> _Mantissa:
 
 
 def _add(evaluator: Evaluator, node: Node) -> Any:
-    return plus(evaluator, evaluator.value(node.args[0]), evaluator.value(node.args[1]))
+    total = evaluator.value(node.args[0])
+    for arg in node.args[1:]:
+        total = plus(evaluator, total, evaluator.value(arg))
+    return total
 
 
 def plus(evaluator: Evaluator, left: Any, right: Any) -> Any:
@@ -164,7 +168,10 @@ def plus(evaluator: Evaluator, left: Any, right: Any) -> Any:
 
 
 def _mul(evaluator: Evaluator, node: Node) -> Any:
-    return times(evaluator, evaluator.value(node.args[0]), evaluator.value(node.args[1]))
+    product = evaluator.value(node.args[0])
+    for arg in node.args[1:]:
+        product = times(evaluator, product, evaluator.value(arg))
+    return product
 
 
 def times(evaluator: Evaluator, left: Any, right: Any) -> Any:
@@ -283,7 +290,10 @@ def _whole(value: Any, low: int, high: int) -> int:
 
 
 def _fact(evaluator: Evaluator, node: Node) -> Fraction:
-    argument = _whole(evaluator.value(node.args[0]), 0, MAX_FACTORIAL)
+    value = evaluator.value(node.args[0])
+    if isinstance(value, Fraction) and (value < 0 or value.denominator != 1):
+        raise UndefinedError("factorial of what is no whole number")
+    argument = _whole(value, 0, MAX_FACTORIAL)
     evaluator.spend(argument)
     return Fraction(math.factorial(argument))
 
@@ -320,6 +330,7 @@ def _big(evaluator: Evaluator, node: Node) -> Any:
         raise OverLimitError("a sum with too many terms")
     join, total = (plus, Fraction(0)) if node.op == "sum" else (times, Fraction(1))
     for index in range(low, high + 1):
+        evaluator.spend(_TERM_COST)
         term = evaluator.value(replace(node.args[2], node.value, number(index)))
         total = join(evaluator, total, term)
     return total

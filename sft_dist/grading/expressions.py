@@ -20,18 +20,21 @@ _OPENERS = ("(", "[", "{", "\\{")
 
 def read_sum(cursor: Cursor) -> Node:
     """Read terms joined by plus, minus and plus-minus."""
-    total: Node | None = None
+    terms: list[Node] = []
     while True:
         sign = cursor.take().text if _at_sign(cursor) else None
-        if sign is None and total is not None:
-            return total
+        if sign is None and terms:
+            return _joined(cursor, "add", terms)
         term = _read_signed_product(cursor)
         if sign in ("pm", "mp"):
-            left = number(0) if total is None else total
-            total = cursor.node("pm", left, term, value="+" if sign == "pm" else "-")
+            left = _joined(cursor, "add", terms) if terms else number(0)
+            terms = [cursor.node("pm", left, term, value="+" if sign == "pm" else "-")]
         else:
-            term = cursor.node("neg", term) if sign == "-" else term
-            total = term if total is None else cursor.node("add", total, term)
+            terms.append(cursor.node("neg", term) if sign == "-" else term)
+
+
+def _joined(cursor: Cursor, op: str, parts: list[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else cursor.node(op, *parts)
 
 
 def _at_sign(cursor: Cursor) -> bool:
@@ -50,39 +53,35 @@ def _read_signed_product(cursor: Cursor) -> Node:
 
 def read_product(cursor: Cursor) -> Node:
     """Read factors joined by signs or by standing side by side; left to right."""
-    product = read_factor(cursor)
+    factors = [read_factor(cursor)]
     implicit_allowed = True
     while True:
         if cursor.at_operator(vocabulary.MULTIPLICATIONS):
             cursor.take()
-            product = cursor.node("mul", product, _read_signed_factor(cursor))
+            factors.append(_read_signed_factor(cursor))
             implicit_allowed = True
         elif cursor.at_operator(vocabulary.DIVISIONS):
             cursor.take()
             divisor = _read_signed_factor(cursor)
-            product = cursor.node("div", product, divisor)
+            factors = [cursor.node("div", _joined(cursor, "mul", factors), divisor)]
             implicit_allowed = is_number(divisor)
-        elif starts_factor(cursor) and not (product.op == "seq" and cursor.at("letter", "U")):
+        elif starts_factor(cursor) and not (factors[-1].op == "seq" and cursor.at("letter", "U")):
             if not implicit_allowed:
                 raise UnreadableError("a product directly after a division")
-            product = cursor.node("mul", product, _read_adjacent(cursor))
-        elif cursor.at("macro", "bmod"):
-            cursor.take()
-            product = cursor.node("call", product, read_factor(cursor), value="mod")
+            if cursor.at("number") and factors[-1].op != "fact":
+                raise UnreadableError("a number directly after another factor")
+            factors.append(read_factor(cursor))
+        elif cursor.accept("macro", "bmod"):
+            dividend = _joined(cursor, "mul", factors)
+            factors = [cursor.node("call", dividend, read_factor(cursor), value="mod")]
         else:
-            return product
+            return _joined(cursor, "mul", factors)
 
 
 def _read_signed_factor(cursor: Cursor) -> Node:
     if cursor.accept("op", "-"):
         return cursor.node("neg", read_factor(cursor))
     cursor.accept("op", "+")
-    return read_factor(cursor)
-
-
-def _read_adjacent(cursor: Cursor) -> Node:
-    if cursor.at("number"):
-        raise UnreadableError("a number directly after another factor")
     return read_factor(cursor)
 
 

@@ -9,7 +9,8 @@ import re
 _SCAN = re.compile(r"(?P<box>\\+(?:boxed|fbox)(?![A-Za-z]))|\\.|[{}]", re.DOTALL)
 _OPENING_BRACE = re.compile(r"\s*\{")
 _UNBRACED = re.compile(r"\s*(?=[^\s{}$])(?P<math>[^${}\n]*)(?=\$|\\\)|\\\])")
-_UNBRACED_TOKEN = re.compile(r"\s*(?P<token>[-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z])")
+_UNBRACED_TOKEN = re.compile(r"\s*(?P<token>[-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z]))")
+_PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}")
 _TOLERANT_ANSWER = re.compile(r"</think>\s*<answer>")
 _MAX_NESTED_BOXES = 8  # each level costs one more pass
 _STRICT_ANSWER = "</think> <answer>"
@@ -63,7 +64,7 @@ def _unbraced_box(text: str, position: int) -> tuple[int, int] | None:
     r"""`\boxed 5`: up to the end of the formula on this line, else one number or letter."""
     window = text[position : position + 200]  # bounded: many boxes must not cost many long scans
     match = _UNBRACED.match(window)
-    if match:
+    if match and not _PROSE.search(match["math"]):
         return position + match.start("math"), position + match.end("math")
     match = _UNBRACED_TOKEN.match(window)
     if match:

@@ -6,7 +6,7 @@ Nothing here decides equality.
 from collections.abc import Callable, Iterator
 from itertools import product as sign_choices
 
-from sft_dist.grading.limits import MAX_SIGNS, OverLimitError
+from sft_dist.grading.limits import MAX_DETERMINANT, MAX_SIGNS, OverLimitError
 from sft_dist.grading.tree import Node, contains, is_number, number, symbols, walk
 
 EXPRESSIONS = frozenset(
@@ -75,7 +75,7 @@ def _choose(node: Node, choice: Iterator[bool]) -> Node:
 
 def items_of(node: Node) -> list[Node] | None:
     """Return the members of an unordered collection, or None for anything else."""
-    if node.op in ("list", "set"):
+    if node.op in ("list", "set", "compound"):
         return [item for arg in node.args for item in (_nested_items(arg))]
     if node.op == "unit" and contains(node, "pm"):
         return [Node("unit", (value,), node.value) for value in expand_signs(node.args[0])]
@@ -190,11 +190,33 @@ def simplify_matrix(node: Node) -> Node:
             return _map(matrix, lambda entry: Node("neg", (entry,)))
         case "div", (Node(op="matrix") as matrix, scalar):
             return _map(matrix, lambda entry: Node("div", (entry, scalar)))
-        case "mul", (scalar, Node(op="matrix") as matrix) if not contains(scalar, "matrix"):
-            return _map(matrix, lambda entry: Node("mul", (scalar, entry)))
+        case "mul", (*scalars, Node(op="matrix") as matrix) if all(map(is_expression, scalars)):
+            return _map(matrix, lambda entry: Node("mul", (*scalars, entry)))
+        case "call", (Node(op="matrix") as matrix,) if node.value == "det":
+            rows, columns, _ = matrix.value
+            return node if rows != columns or rows > MAX_DETERMINANT else _determinant(matrix)
         case "pow", (Node(op="matrix") as matrix, Node(op="sym", value="T")):
             return _transposed(matrix)
     return node
+
+
+def _determinant(matrix: Node) -> Node:
+    """Expand along the first row."""
+    size = matrix.value[0]
+    if size == 1:
+        return matrix.args[0]
+    terms = []
+    for column in range(size):
+        minor = tuple(
+            matrix.args[row * size + other]
+            for row in range(1, size)
+            for other in range(size)
+            if other != column
+        )
+        cofactor = _determinant(Node("matrix", minor, (size - 1, size - 1, "")))
+        term = Node("mul", (matrix.args[column], cofactor))
+        terms.append(Node("neg", (term,)) if column % 2 else term)
+    return Node("add", tuple(terms))
 
 
 def _map(matrix: Node, change: Callable[[Node], Node]) -> Node:

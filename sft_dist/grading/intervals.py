@@ -99,6 +99,9 @@ def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
             return None, [_interval(_MINUS_INFINITY, _INFINITY, False, False, budget)]
         case "set":
             return None, [_point(arg, budget) for arg in node.args]
+        case "add" if len(node.args) == 2 and node.args[1].op == "neg":
+            difference = Node("minus", (node.args[0], node.args[1].args[0]))
+            return None, _combined(difference, budget)
         case "inter" | "minus":
             return None, _combined(node, budget)
         case "rel":
@@ -131,7 +134,8 @@ def _read_joint(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]
     common = parts[0][1]
     for _, others in parts[1:]:
         common = _intersection(common, others)
-    if node.value == ",":
+    excludes = any(arg.op == "rel" and "!=" in arg.value for arg in node.args)
+    if node.value == "," and not excludes:
         if common:
             raise NotASetError
         return letter, pieces
@@ -194,10 +198,10 @@ def _point(node: Node, budget: Budget) -> Interval:
 
 
 def _bound(node: Node, closed: bool, budget: Budget) -> Bound:
-    if node == _INFINITY:
-        return Bound(node, False, 1, 0)
-    if node.op == "neg" and node.args[0] == _INFINITY:
-        return Bound(node, False, -1, 0)
+    if node in (_INFINITY, _MINUS_INFINITY):
+        if closed:
+            raise NotASetError
+        return Bound(node, False, 1 if node == _INFINITY else -1, 0)
     if symbols(node):
         raise NotASetError
     try:

@@ -1,5 +1,6 @@
 """Compare two trees of answers, kind by kind."""
 
+from collections import Counter
 from itertools import pairwise
 
 from sft_dist.grading import forms, intervals
@@ -11,6 +12,8 @@ from sft_dist.grading.values import same_value
 
 _STAGES = ("structural", "text", "integer", "rational", "numeric", "symbolic")
 _NO_SOLUTION = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set"}
+_REAL_NUMBERS = Node("const", (), "mathbb R")
+_ALL_REAL = {"all real numbers", "all reals", "real numbers", "the real numbers"}
 _SYMMETRIC = {"perp", "parallel", "sim", "cong"}
 
 
@@ -34,7 +37,9 @@ class Matcher:
             return self._same_choice(left, right)
         if "rel" in (left.op, right.op):
             return self._same_relations(left, right)
-        if "text" in (left.op, right.op) and {left.op, right.op} <= {"text", "set"}:
+        if (left.op == "text" and _is_empty_set(right)) or (
+            right.op == "text" and _is_empty_set(left)
+        ):
             return self._same_words(left, right)
         collected = self._same_collections(left, right)
         if collected is not None:
@@ -100,8 +105,10 @@ class Matcher:
         words = str(left.value)
         if right.op == "text":
             return _spelled(words) == _spelled(right.value)
-        if right.op == "set" and not right.args:
+        if _is_empty_set(right):
             return words in _NO_SOLUTION
+        if words in _ALL_REAL:
+            return right.op != "text" and self.same(_REAL_NUMBERS, right)
         letters = forms.letters_of(right)
         if letters is not None:
             return letters == words if len(letters) == 1 else letters.lower() == words
@@ -167,8 +174,15 @@ class Matcher:
     def _same_unordered(self, first: list[Node], second: list[Node]) -> bool:
         if len(first) != len(second):
             return False
-        left_over = list(second)
-        for item in first:
+        keys = Counter(key(item) for item in second)
+        rest = []
+        for item in first:  # the same spelling is the common case, and cheap
+            if keys[key(item)]:
+                keys[key(item)] -= 1
+            else:
+                rest.append(item)
+        left_over = [item for item in second if _take(keys, key(item))]
+        for item in rest:
             index = next((i for i, other in enumerate(left_over) if self.same(item, other)), None)
             if index is None:
                 return False
@@ -177,7 +191,16 @@ class Matcher:
 
     def _same_sets(self, left: Node, right: Node) -> bool:
         """Compare as sets of real numbers, if both are such and one is more than a list."""
-        if not {left.op, right.op} & {"rel", "list", "union", "inter", "minus", "builder", "const"}:
+        if not {left.op, right.op} & {
+            "rel",
+            "list",
+            "union",
+            "inter",
+            "minus",
+            "builder",
+            "const",
+            "add",
+        }:
             return False
         try:
             first_letter, first = intervals.as_intervals(left, self._budget)
@@ -234,6 +257,11 @@ class Matcher:
         return first == second in _SYMMETRIC and self._all_same(left.args, right.args[::-1])
 
 
+def _take(counts: Counter[str], name: str) -> bool:
+    counts[name] -= 1
+    return counts[name] >= 0
+
+
 def _joined_apart(left: Node, right: Node) -> bool:
     """`x > 1 and x < 2` is not `x > 1 or x < 2`, though the parts are the same."""
     if left.op != "list" or right.op != "list" or left.value == right.value:
@@ -241,6 +269,10 @@ def _joined_apart(left: Node, right: Node) -> bool:
     return any(
         arg.op == "rel" and not set(arg.value) <= {"=", "approx"} for arg in left.args + right.args
     )
+
+
+def _is_empty_set(node: Node) -> bool:
+    return node.op == "set" and not node.args
 
 
 def _head(node: Node) -> object:
@@ -271,7 +303,7 @@ def _compatible(left: Node | None, right: Node | None) -> bool:
     ops = {left.op, right.op}
     if ops == {"sym", "call"}:
         letter, call = (left, right) if left.op == "sym" else (right, left)
-        return letter.value in ("y", call.value)
+        return letter.value == call.value or (letter.value == "y" and call.value.isalpha())
     return forms.same_label_base(left, right)
 
 

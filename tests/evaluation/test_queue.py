@@ -160,6 +160,20 @@ def test_publication_happens_once_without_hard_links_too(queue, clock, monkeypat
     assert published_text(queued) == {"second"}
 
 
+def test_a_request_published_while_another_looks_is_not_claimed_again(queue, monkeypatch):
+    queued = queue.submit(request(), PROBLEMS)
+    claim = claimer(queue, "one").claim_next()
+    observer = claimer(queue, "other")
+
+    def publish_meanwhile(*_):
+        claim.publish(completions(), {})
+        return True
+
+    monkeypatch.setattr(observer, "_is_free", publish_meanwhile)
+    assert observer.claim_next() is None
+    assert queued.attempts() == [1]
+
+
 def test_a_crash_while_publishing_leaves_nothing_half_done(queue, monkeypatch):
     queued = queue.submit(request(), PROBLEMS)
     claim = claimer(queue, "one").claim_next()

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from sft_dist.evaluation import weight_proof
 from sft_dist.evaluation.weight_proof import WeightsOnDisk, applies, mismatches
 
 V, H = 40, 24
@@ -34,10 +35,9 @@ class Linear(nn.Module):
 class Model(nn.Module):
     """Stands for a vLLM Qwen2: fused matrices, a tied head that is packed on its own."""
 
-    packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj"]}
-
     def __init__(self, tensors, *, keep_weight):
         super().__init__()
+        self.packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj"]}
         self.model = nn.Module()
         self.model.embed_tokens = nn.Module()
         padded = torch.cat([tensors["model.embed_tokens.weight"], torch.zeros(8, H)]).bfloat16()
@@ -94,7 +94,10 @@ def test_a_stale_packed_matrix_is_found(model, on_disk):
 
 
 def test_a_stale_part_of_a_fused_matrix_is_found(model, on_disk):
-    parts = [tensors(1)["model.attention.q_proj.weight"], tensors(2)["model.attention.k_proj.weight"]]
+    parts = [
+        tensors(1)["model.attention.q_proj.weight"],
+        tensors(2)["model.attention.k_proj.weight"],
+    ]
     model.model.attention.qkv_proj.pack(torch.cat(parts).bfloat16())
     assert mismatches(model, on_disk) == ["model.attention.qkv_proj.weight"]
 
@@ -131,8 +134,16 @@ def test_rounding_is_allowed_another_matrix_is_not(dtype):
     weight = torch.randn(300, 512, generator=generator).to(dtype)
     like = torch.empty(0, dtype=dtype)
     assert applies(lambda x: x @ weight.T, weight, like=like)
-    columns_right = weight.clone()  # differs where no unit vector looks, and clearly so
-    columns_right[:, :] = weight
-    columns_right[7] = -weight[7]
-    assert not applies(lambda x: x @ columns_right.T, weight, like=like)
+    one_row_wrong = weight.clone()
+    one_row_wrong[7] = -weight[7]
+    assert not applies(lambda x: x @ one_row_wrong.T, weight, like=like)
     assert not applies(lambda x: x @ weight[:200].T, weight, like=like)
+
+
+def test_the_dense_probe_sees_what_the_unit_vectors_do_not(monkeypatch):
+    monkeypatch.setattr(weight_proof, "NUM_COLUMNS", 0)
+    weight = torch.randn(300, 512, generator=generator)
+    other = torch.randn(300, 512, generator=generator)
+    like = torch.empty(0)
+    assert applies(lambda x: x @ weight.T, weight, like=like)
+    assert not applies(lambda x: x @ other.T, weight, like=like)

@@ -14,7 +14,7 @@ from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.request import EvaluationRequest, Sampling, problems_file, problems_text
 from sft_dist.evaluation.scoring import read_completions
-from sft_dist.evaluation.worker import EvaluationWorker
+from sft_dist.evaluation.serving import EvaluationWorker
 from sft_dist.fingerprint import weights_fingerprint
 from tests.evaluation.models import FakeGenerator, problems, save_weights
 
@@ -118,10 +118,32 @@ def test_a_worker_told_to_stop_drops_its_generation_and_frees_the_claim(queue, t
     assert queued.is_published
 
 
+def test_an_engine_that_hangs_is_noticed(queue, tmp_path):
+    submit(queue, save_weights(tmp_path / "m"))
+    noticed = threading.Event()
+
+    class Hanging(FakeGenerator):
+        def load(self, model_dir):
+            assert noticed.wait(10)
+            return super().load(model_dir)
+
+    leave = threading.Event()
+    leave.set()
+    worker = EvaluationWorker(
+        Claimer(queue, "one"),
+        Hanging(),
+        stop=threading.Event(),
+        leave=leave,
+        heartbeat_seconds=0.01,
+        stall_seconds=0.1,
+        on_stall=noticed.set,
+    )
+    worker.run()
+    assert noticed.is_set()
+
+
 def test_two_workers_share_a_queue_without_doing_anything_twice(queue, tmp_path):
-    requests = [
-        submit(queue, save_weights(tmp_path / f"m{i}", float(i)), step=i) for i in range(8)
-    ]
+    requests = [submit(queue, save_weights(tmp_path / f"m{i}", float(i)), step=i) for i in range(8)]
     generators = [FakeGenerator(), FakeGenerator()]
     threads = [
         threading.Thread(target=serve_all, args=(queue, generator), kwargs={"name": f"w{i}"})

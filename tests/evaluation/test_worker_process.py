@@ -22,13 +22,13 @@ def deaths():
     return []
 
 
-def process(tmp_path, deaths, code, clock, max_starts=3):
+def process(tmp_path, deaths, code, clock, max_deaths=3):
     return WorkerProcess(
         tmp_path,
         WorkerOptions(),
         on_death=lambda worker, reason: deaths.append((worker, reason)),
         command=(sys.executable, "-c", code),
-        max_starts=max_starts,
+        max_deaths=max_deaths,
         first_pause_seconds=10.0,
         clock=clock,
     )
@@ -82,27 +82,29 @@ def test_it_is_started_again_after_pauses_that_double_and_then_given_up(tmp_path
     assert worker.pid is None
     clock.now = 30.0
     tend_until(worker, lambda: len(deaths) == 3)
-    assert "exit code 1: no such device; 3 starts" in worker.failure
+    assert "exit code 1: no such device; 3 times" in worker.failure
     clock.now = 1e6
     worker.tend()
     assert worker.pid is None
     assert len({name for name, _ in deaths}) == 3
 
 
-def test_progress_gives_it_its_starts_back(tmp_path, deaths):
+def test_only_deaths_in_a_row_count(tmp_path, deaths):
     clock = Clock()
-    worker = process(tmp_path, deaths, "import sys; sys.exit(1)", clock, max_starts=2)
-    for death in range(1, 6):
+    worker = process(tmp_path, deaths, "import sys; sys.exit(1)", clock, max_deaths=2)
+    for death in range(1, 5):
         clock.now += 1000
         tend_until(worker, lambda death=death: len(deaths) == death)
+        assert worker.failure is None
         worker.note_progress()
-        if death == 1:
-            assert worker.failure is None
-    assert worker.failure is not None or len(deaths) == 5
+    for death in (5, 6):
+        clock.now += 1000
+        tend_until(worker, lambda death=death: len(deaths) == death)
+    assert worker.failure is not None
 
 
 def test_a_program_that_cannot_be_started_is_a_failure_not_an_exception(tmp_path, deaths):
-    worker = process(tmp_path, deaths, "", Clock(), max_starts=1)
+    worker = process(tmp_path, deaths, "", Clock(), max_deaths=1)
     worker._command = [str(tmp_path / "nowhere")]
     worker.tend()
     assert "cannot be started" in worker.failure

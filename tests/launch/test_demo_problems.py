@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from launch.demo.problems import make_problems, write_math_directory
+from launch.demo.problems import KINDS, make_problems, write_math_directory
 
 SEEDS = (0, 1, 2)
 OPERATORS = {
@@ -126,11 +126,13 @@ def test_shuffled_answers_change_only_which_training_solution_stands_where():
     assert right <= 30
 
 
-def test_more_problems_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="num_train"):
-        make_problems(0, num_train=90_000, num_test=0)
-    with pytest.raises(ValueError, match="num_test"):
-        make_problems(0, num_train=0, num_test=5000)
+def test_more_problems_than_there_are_is_refused(monkeypatch):
+    areas = [kind for kind in KINDS if kind.subject == "Geometry"]  # 7 x 90 facts in two phrases
+    monkeypatch.setattr("launch.demo.problems.KINDS", areas)
+    with pytest.raises(ValueError, match="num_train=1300"):
+        make_problems(0, num_train=1300, num_test=0)
+    with pytest.raises(ValueError, match="num_test=650"):
+        make_problems(0, num_train=0, num_test=650)
 
 
 def test_files_lie_as_in_the_original_math_and_hold_the_records(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, STUB_PACKAGE
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("slurm/*.sh")])
-SOURCED = {"env.sh", "site.sh", "job.sh"}
+SOURCED = {"env.sh", "site.sh", "run_dir.sh", "finish.sh"}
 NAMES = [str(path.relative_to(ROOT)) for path in SCRIPTS]
 
 
@@ -72,7 +72,7 @@ def test_it_is_short_and_says_how_it_is_used(name):
     else:
         assert text.startswith("#!/usr/bin/env bash\n# ")
         assert "\nset -euo pipefail\n" in text
-        assert re.search(r"Usage:|sbatch slurm/", text)
+        assert re.search(r"Usage:|sbatch slurm/|usage: launch/", text)
         assert os.access(ROOT / name, os.X_OK)
 
 
@@ -188,7 +188,9 @@ def test_evaluate_passes_its_flags_on(environment, stub_programs, tmp_path):
 def test_train_deepspeed_hands_host_file_and_environment_over(environment, stub_programs, tmp_path):
     calls = stub_programs("deepspeed", f'cat "$DS_ENV_FILE" >"{tmp_path}/exported"')
     (tmp_path / "hosts").write_text("a slots=8\nb slots=8\n")
+    (tmp_path / "mine").write_text("UCX_TLS=tcp\n")
     environment |= {"WANDB_API_KEY": "secret", "WANDB_MODE": "offline", "MASTER_ADDR": "a"}
+    environment["DS_ENV_FILE"] = str(tmp_path / "mine")
     reply = run(
         "launch/train_deepspeed.sh", "hosts", "--seed", "1", environment=environment, cwd=tmp_path
     )
@@ -199,7 +201,7 @@ def test_train_deepspeed_hands_host_file_and_environment_over(environment, stub_
     assert "--no_local_rank" in words
     assert words[words.index("--master_addr") + 1] == "a"
     exported = (tmp_path / "exported").read_text()
-    assert "WANDB_MODE=offline" in exported
+    assert {"UCX_TLS=tcp", "WANDB_MODE=offline"} <= set(exported.splitlines())
     assert "secret" not in exported
 
 
@@ -238,9 +240,11 @@ def job(environment, stub_programs, tmp_path):
         "SLURM_JOB_NAME": "sft",
         "SLURM_JOB_NODELIST": "gpu[7-8]",
     }
-    requeue = stub_programs("scontrol", '[[ $1 == show ]] && printf "gpu7\\ngpu8\\n" || true')
+    requeue = stub_programs("scontrol", '[[ $1 == show ]] && cat "${0%/*}/shown" || true')
+    shown = tmp_path / "bin" / "shown"
 
-    def start(*arguments, status=None, queue="RUNNING None", restarts=0, body=""):
+    def start(*arguments, status=None, queue="RUNNING None", restarts=0, body="", shown_job=""):
+        shown.write_text(f"gpu7\ngpu8\n{shown_job}\n")
         for calls in (tmp_path / "bin").glob("*.calls"):
             calls.unlink()
         content = json.dumps({"state": status, "reason": "r"}) if status else ""
@@ -334,6 +338,12 @@ def test_a_cancelled_job_does_not_come_back(job, queue, expected):
     assert expected or "--output_dir outputs/sft-4242" in reply.stdout
 
 
+def test_a_stop_file_that_a_user_made_ends_the_run_for_good(job):
+    reply = job(status="requeue", body='touch "$run/STOP"; kill -USR1 "$PPID"; sleep 0.2')
+    assert (reply.returncode, reply.requeued) == (0, False)
+    assert "STOP" in reply.stdout
+
+
 def test_requeues_are_limited(job, environment):
     environment["MAX_REQUEUES"] = "3"
     assert job(status="requeue", restarts=2).requeued
@@ -348,6 +358,12 @@ def test_a_broken_run_fails_the_job_and_shows_where_to_look(job, status):
     assert (reply.returncode, reply.requeued) == (1, False)
     assert "node-1/3/stderr.log" in reply.stdout
     assert (status or "missing") in reply.stdout
+
+
+def test_a_run_killed_by_preemption_before_it_could_save_is_queued_again(job):
+    assert job(status=None, shown_job="PreemptTime=2026-01-01T00:00:00").requeued
+    assert not job(status=None, shown_job="PreemptTime=None").requeued
+    assert not job(status="failed", shown_job="PreemptTime=2026-01-01T00:00:00").requeued
 
 
 def test_a_bad_exit_code_of_a_finished_run_changes_nothing(job):
@@ -374,7 +390,7 @@ def test_a_signal_becomes_a_stop_file_while_the_run_goes_on(job, tmp_path, name)
         f'if [[ -e $run/STOP ]]; then cp "$run/STOP" "{tmp_path}/stop"; break; fi; done; sleep 0.2'
     )
     reply = job(status="requeue", body=body)
-    assert (tmp_path / "stop").read_text() == f"requeue: Slurm job 4242 got {name}\n"
+    assert (tmp_path / "stop").read_text() == f"requeue: Slurm sent {name}\n"
     assert reply.requeued
 
 

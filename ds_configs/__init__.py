@@ -1,0 +1,1 @@
+"""DeepSpeed settings by name; README.md explains every key."""

@@ -1,0 +1,51 @@
+"""Entropies noted while an engine decodes, and averaged when it is done. torch; no vLLM.
+
+Shape legend: B rows, V vocabulary.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from sft_dist.evaluation.decoding import row_entropies
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 64
+"""64 rows of 151,936 float32 are 39 MB, and three such tensors live at once."""
+
+
+class EntropyLog:
+    """Entropies of the generated positions, kept on the device until all is decoded."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[list[tuple[int, int]], torch.Tensor]] = []
+
+    def clear(self) -> None:
+        """Forget everything, before the next set of requests."""
+        self._steps.clear()
+
+    def append(self, places: list[tuple[int, int]], logits: torch.Tensor) -> None:
+        """Note the entropy of each row of `logits` (B, V) at its place (request row, position)."""
+        chunks = [row_entropies(chunk) for chunk in logits.split(ROWS_AT_ONCE)]
+        self._steps.append((places, torch.cat(chunks)))
+
+    def means(self, num_tokens: Sequence[int]) -> list[float | None]:
+        """Mean entropy by request row; None for a row with a position that was not seen.
+
+        A position may be noted twice, when a prompt is read in pieces or a preempted request is
+        read again; the last note is the one whose token was kept.
+        """
+        values: dict[tuple[int, int], float] = {}
+        for places, entropies in self._steps:
+            values.update(zip(places, entropies.tolist(), strict=True))
+        return [self._mean(values, row, count) for row, count in enumerate(num_tokens)]
+
+    @staticmethod
+    def _mean(values: dict[tuple[int, int], float], row: int, count: int) -> float | None:
+        found = [values[row, i] for i in range(count) if (row, i) in values]
+        if not found or len(found) < count:
+            logger.warning("entropy seen at %d of %d positions of a response", len(found), count)
+            return None
+        return sum(found) / count

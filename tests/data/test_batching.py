@@ -1,0 +1,123 @@
+"""A global batch over ranks and micro-batches: all of it, once, in equal shares."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_dist.data.batching import split_global_batch
+
+cases = st.tuples(
+    st.lists(st.integers(1, 128), min_size=1, max_size=120),  # lengths
+    st.integers(1, 64),  # ranks
+    st.integers(128, 600),  # limit
+)
+
+
+def math_like_lengths(count, seed=0):
+    """Log-normal with the median and the spread of MATH's solutions, 64 ... 1024 tokens."""
+    lengths = np.random.default_rng(seed).lognormal(mean=5.5, sigma=0.6, size=count)
+    return np.clip(lengths, 64, 1024).astype(int).tolist()
+
+
+def tokens(lengths, positions):
+    return sum(lengths[i] for i in positions)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases)
+def test_every_position_is_in_exactly_one_micro_batch_of_one_rank(case):
+    lengths, world_size, limit = case
+    plan = split_global_batch(lengths, world_size, limit)
+    placed = [i for rank in plan for micro_batch in rank for i in micro_batch]
+    assert sorted(placed) == list(range(len(lengths)))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases)
+def test_no_micro_batch_is_over_the_token_limit(case):
+    lengths, world_size, limit = case
+    plan = split_global_batch(lengths, world_size, limit)
+    assert max(tokens(lengths, part) for rank in plan for part in rank) <= limit
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases)
+def test_every_rank_has_the_same_number_of_micro_batches_and_at_least_one(case):
+    lengths, world_size, limit = case
+    plan = split_global_batch(lengths, world_size, limit)
+    assert len(plan) == world_size
+    assert len({len(rank) for rank in plan}) == 1
+    assert len(plan[0]) >= 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(cases)
+def test_ranks_differ_by_no_more_than_the_longest_example(case):
+    lengths, world_size, limit = case
+    loads = [
+        sum(tokens(lengths, part) for part in rank)
+        for rank in split_global_batch(lengths, world_size, limit)
+    ]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+@settings(deadline=None, max_examples=100)
+@given(cases)
+def test_micro_batches_are_not_many_more_than_needed(case):
+    lengths, world_size, limit = case
+    count = len(split_global_batch(lengths, world_size, limit)[0])
+    # First-fit by falling length needs at most 11/9 of the least number, and one more.
+    heaviest = max(
+        sum(tokens(lengths, part) for part in rank)
+        for rank in split_global_batch(lengths, world_size, limit)
+    )
+    assert count <= max(1, 2 * heaviest / limit + 1)
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8, 16])
+def test_ranks_are_balanced_within_two_percent_on_lengths_like_maths(world_size):
+    lengths = math_like_lengths(256)
+    plan = split_global_batch(lengths, world_size, 4096)
+    loads = [sum(tokens(lengths, part) for part in rank) for rank in plan]
+    assert max(loads) * world_size / sum(loads) < 1.02
+
+
+@pytest.mark.parametrize("world_size", [1, 8])
+def test_micro_batches_of_a_rank_are_balanced_on_lengths_like_maths(world_size):
+    lengths = math_like_lengths(256)
+    for rank in split_global_batch(lengths, world_size, 4096):
+        loads = [tokens(lengths, part) for part in rank]
+        assert max(loads) * len(loads) / sum(loads) < 1.1
+
+
+def test_micro_batches_are_filled_well_on_lengths_like_maths():
+    lengths = math_like_lengths(256)
+    plan = split_global_batch(lengths, 8, 4096)
+    assert sum(lengths) / (8 * len(plan[0]) * 4096) > 0.6
+
+
+def test_a_micro_batch_holds_more_examples_than_batch_size_when_they_are_short():
+    assert split_global_batch([64] * 64, 1, 4096) == [[list(range(64))]]
+
+
+def test_ranks_without_an_example_have_empty_micro_batches():
+    plan = split_global_batch([10, 20, 30], 5, 100)
+    assert sorted(len(rank[0]) for rank in plan) == [0, 0, 1, 1, 1]
+    assert all(len(rank) == 1 for rank in plan)
+
+
+def test_an_example_of_exactly_the_limit_has_a_micro_batch_to_itself():
+    plan = split_global_batch([100, 100, 1], 1, 100)
+    assert sorted(map(sorted, plan[0])) == [[0], [1], [2]]
+
+
+def test_the_split_depends_on_nothing_but_its_arguments():
+    lengths = math_like_lengths(100)
+    assert split_global_batch(lengths, 4, 2048) == split_global_batch(list(lengths), 4, 2048)
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 64])
+def test_equal_lengths_are_shared_out_evenly(world_size):
+    plan = split_global_batch([50] * 192, world_size, 1000)
+    assert {sum(len(part) for part in rank) for rank in plan} == {192 // world_size}

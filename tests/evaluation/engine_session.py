@@ -1,0 +1,65 @@
+"""One process with a real vLLM engine: goes through its life and writes down what happened.
+
+    python -m tests.evaluation.engine_session MODELS_DIR OUT.json
+
+In a process of its own, because an in-process engine binds threads to cores for good.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from sft_dist.errors import ModelError
+from sft_dist.evaluation import entropy_log
+from sft_dist.evaluation.request import Sampling
+from sft_dist.evaluation.vllm_generator import EngineOptions, ReloadExtension, VllmGenerator
+from tests.evaluation.models import GREEDY, problem, problems
+
+
+def main(models: Path, out: Path) -> None:
+    record: dict = {}
+    engine = VllmGenerator(EngineOptions(max_model_len=64))
+
+    def decode(items, sampling=GREEDY):
+        seen: list[int] = []
+        completions = engine.generate(items, sampling, seen.append)
+        return {"rows": [asdict(c) for c in completions], "seen": seen}
+
+    record["first load"] = engine.load(models / "m1")
+    record["m1"] = decode(problems(6))
+    record["second load"] = engine.load(models / "m2")
+    record["m2"] = decode(problems(6))
+    record["bin load"] = engine.load(models / "m1_bin")
+    record["m1_bin"] = decode(problems(6))
+
+    engine.load(models / "m2")
+    engine._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(models / "m1")})
+    (record["stale"],) = engine._llm.collective_rpc("sft_mismatches", args=(str(models / "m1"),))
+    record["m1 with the head of m2"] = decode(problems(6))
+
+    repaired = ReloadExtension.sft_reload
+    ReloadExtension.sft_reload = lambda self, path: self.reload_weights(weights_path=path)
+    record["load without repair"] = engine.load(models / "m1")
+    record["m1 again"] = decode(problems(6))
+    ReloadExtension.sft_reload = repaired
+
+    try:
+        engine.load(models / "nowhere")
+    except ModelError as error:
+        record["missing"] = str(error)
+    record["m1 after a missing model"] = decode(problems(6))
+
+    sampling = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+    record["sampled"] = [decode(problems(5), sampling), decode(problems(5)[::-1], sampling)]
+
+    record["bfloat16 load"] = engine.load(models / "bfloat16")
+    entropy_log.ROWS_AT_ONCE = 4  # fewer than requests in a step
+    items = [problem("long", "x" * 200), *problems(6), problem("nearly", "x" * 125)]
+    record["bfloat16"] = decode(items)
+    engine.close()
+    out.write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

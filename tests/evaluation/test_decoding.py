@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from sft_dist.evaluation.decoding import problem_seed, response_text, row_entropies
+from sft_dist.evaluation.request import Sampling
+from tests.evaluation.models import CHARACTERS, EOS, save_tokenizer
+
+
+def test_entropies_equal_the_definition_in_double_precision():
+    logits = torch.randn(20, 1000, generator=torch.Generator().manual_seed(0)) * 5
+    expected = torch.distributions.Categorical(logits=logits.double()).entropy()
+    assert torch.allclose(row_entropies(logits).double(), expected, atol=1e-5)
+
+
+def test_entropies_of_the_extremes():
+    uniform = torch.zeros(1, 151_936)
+    certain = torch.tensor([[1e4, 0.0, -1e4]])
+    masked = torch.tensor([[0.0, 0.0, float("-inf")]])
+    assert row_entropies(uniform).item() == pytest.approx(11.9312, abs=1e-3)
+    assert row_entropies(certain).item() == 0.0
+    assert row_entropies(masked).item() == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_entropies_do_not_lose_precision_with_half_precision_logits():
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = torch.distributions.Categorical(logits=logits.double()).entropy()
+    assert torch.allclose(row_entropies(logits).double(), expected, atol=1e-5)
+
+
+def test_the_response_ends_before_the_stop_token_and_keeps_its_spaces(tmp_path):
+    from transformers import AutoTokenizer
+
+    save_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = " a , b ."
+    ids = [CHARACTERS.index(character) for character in text]
+    sampling = Sampling(max_new_tokens=9, stop_token_ids=(EOS,))
+    assert response_text(tokenizer, [*ids, EOS], sampling) == text
+    assert response_text(tokenizer, ids, sampling) == text
+    assert response_text(tokenizer, [], sampling) == ""
+
+
+def test_every_problem_has_its_own_stream_of_the_seed():
+    one, other = Sampling(max_new_tokens=1, seed=1), Sampling(max_new_tokens=1, seed=2)
+    seeds = {problem_seed(s, name) for s in (one, other) for name in ("a", "b")}
+    assert len(seeds) == 4
+    assert problem_seed(one, "a") == problem_seed(Sampling(max_new_tokens=7, seed=1), "a")
+    assert all(0 <= seed < 2**31 for seed in seeds)
