@@ -102,11 +102,19 @@ def load_causal_lm(
     _register_per_example_sdpa()
     implementation = PER_EXAMPLE_SDPA if attention == "sdpa" else attention
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_path, dtype=DTYPES[dtype], attn_implementation=implementation
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            model_path,
+            dtype=DTYPES[dtype],
+            attn_implementation=implementation,
+            output_loading_info=True,
         )
     except Exception as error:
         raise ModelError(f"expected a causal LM at {model_path}, found: {error}") from error
+    if missing := sorted(loading["missing_keys"]):  # transformers would draw them at random
+        raise ModelError(
+            f"expected all weights in {model_path}, {len(missing)} are missing: "
+            f"{', '.join(missing[:5])}; is the download complete, the architecture the right one?"
+        )
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STARTED = time.time()
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command. Exit codes: 0 finished or stopped as asked, 1 failed, 2 cannot be run."""
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
     from sft_dist.preparation import prepare
-    from sft_dist.runtime.distributed import distributed
+    from sft_dist.runtime.distributed import distributed, use_deterministic_kernels
     from sft_dist.runtime.launch_environment import (
         rank_from_environment,
     )
@@ -58,6 +60,8 @@ def train(config: TrainConfig) -> None:
     from sft_dist.tracking.console import set_up_logging
 
     set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
+    if config.engine.deterministic:
+        use_deterministic_kernels()
     prepared = prepare(config, world_size=world_size_from_environment())
     with distributed() as ranks:
         run_dir = open_run_dir(config, prepared, ranks)
@@ -78,6 +82,7 @@ def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks") -> P
     """Rank 0 makes the run directory and writes what runs there; all agree on its path."""
     from sft_dist.checkpoint import remove_leftovers
     from sft_dist.runtime.distributed import broadcast_text
+    from sft_dist.runtime.stopping import drop_stale_stop
     from sft_dist.tracking.console import log_to_file
 
     run_dir = Path(broadcast_text(str(new_run_dir(config)) if ranks.is_zero else None))
@@ -86,7 +91,7 @@ def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks") -> P
         write_run_files(run_dir, config, ranks.world_size, global_batch_size=batch_size)
         write_status(run_dir, "running", "training")
         remove_leftovers(run_dir)
-        (run_dir / "STOP").unlink(missing_ok=True)
+        drop_stale_stop(run_dir, since=STARTED)
     broadcast_text("the directory is there")
     log_to_file(run_dir, ranks.rank)
     logger.info("run directory: %s", run_dir)

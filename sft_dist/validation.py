@@ -40,6 +40,10 @@ def _range_faults(config: TrainConfig) -> list[str]:
             value = values[name]
             if value is not None and not value >= least:  # `not >=` also catches nan
                 faults.append(f"--{name}: expected at least {least}, found {value}")
+    if not values["adam_eps"] > 0:
+        faults.append(f"--adam_eps: expected more than 0, found {values['adam_eps']}")
+    if config.engine.seed >= 2**64:
+        faults.append(f"--seed: expected less than 2^64, found {config.engine.seed}")
     for name in ("adam_beta1", "adam_beta2", "eval_gpu_memory"):
         if not 0 <= values[name] < 1:
             faults.append(f"--{name}: expected 0 <= value < 1, found {values[name]}")

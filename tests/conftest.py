@@ -1,4 +1,4 @@
-"""What several rooms need: no network, one thread, a small real tokenizer, settings by flag name."""
+"""For several rooms: no network, one thread, a small real tokenizer, settings by flag name."""
 
 import os
 

@@ -170,8 +170,6 @@ def test_the_scale_makes_sums_into_the_mean_over_the_global_batch():
 def test_the_scale_undoes_what_the_engine_averages_and_divides_by(ranks, accumulation):
     generator = torch.Generator().manual_seed(4)
     sums = torch.rand(ranks, accumulation, generator=generator)
-    scale = engine_loss_scale(
-        global_target_tokens=50, averaged_over=ranks, divided_by=accumulation
-    )
+    scale = engine_loss_scale(global_target_tokens=50, averaged_over=ranks, divided_by=accumulation)
     engine = (sums * scale / accumulation).sum(1).mean()  # adds up micro-batches, averages ranks
     torch.testing.assert_close(engine, sums.sum() / 50)

@@ -1,4 +1,4 @@
-"""The model that is trained: packed rows that do not mix, heads that stay tied, exports that load."""
+"""The trained model: packed rows that do not mix, a head that stays tied, exports that load."""
 
 import json
 from types import SimpleNamespace
@@ -93,9 +93,7 @@ def test_other_tokens_in_one_example_leave_the_others_the_same_to_the_bit(attent
     old = examples[changed]
     others = [i for i in range(5) if i != changed]
     replaced = list(examples)
-    replaced[changed] = TokenizedExample(
-        old.id, (old.input_ids + 1) % VOCAB, old.prompt_length
-    )
+    replaced[changed] = TokenizedExample(old.id, (old.input_ids + 1) % VOCAB, old.prompt_length)
     scorer = TokenScorer(tiny_model(attention))
     with torch.no_grad():
         before, after = (

@@ -1,4 +1,4 @@
-"""A Qwen2 of a few thousand parameters and examples of unequal lengths, the same in every process."""
+"""A Qwen2 of a few thousand parameters and examples of unequal lengths, always the same."""
 
 import numpy as np
 import torch

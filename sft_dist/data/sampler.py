@@ -13,7 +13,8 @@ import numpy as np
 @lru_cache(maxsize=2)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """(num_examples,) permutation of the example indices in one epoch."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples)
+    key = np.array([seed, epoch], dtype=np.uint64)  # a plain list of large seeds becomes floats
+    return np.random.Generator(np.random.Philox(key=key)).permutation(num_examples)
 
 
 @dataclass(frozen=True, kw_only=True)

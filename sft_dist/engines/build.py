@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sft_dist.config import TrainConfig
-from sft_dist.engines.ds_config import load_ds_config
+from sft_dist.engines.ds_config import ds_config_path, load_ds_config
 from sft_dist.engines.protocol import Engine
 from sft_dist.model import export_generation_config, load_causal_lm, resolve_attention
 
@@ -47,10 +47,15 @@ def build_engine(
         return plain, num_parameters
     from sft_dist.engines.deepspeed_engine import DeepSpeedEngine
 
+    ds_settings = load_ds_config(config.engine.ds_config)
+    stage = ds_settings.get("zero_optimization", {}).get("stage", 0)
+    logger.info("DeepSpeed ZeRO-%d from %s", stage, ds_config_path(config.engine.ds_config))
+    if stage == 0 and config.model.dtype == "bfloat16":
+        logger.warning("ZeRO-0 accumulates bf16 gradients in bf16; stages 1 to 3 use float32")
     sharded = DeepSpeedEngine(
         model,
         config.optimizer,
-        ds_settings=load_ds_config(config.engine.ds_config),
+        ds_settings=ds_settings,
         dtype=config.model.dtype,
         device=device,
         weights_format=weights_format,

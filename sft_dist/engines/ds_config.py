@@ -41,7 +41,7 @@ def ds_config_faults(config: TrainConfig) -> list[str]:
     path = ds_config_path(config.engine.ds_config)
     try:
         loaded = load_ds_config(config.engine.ds_config)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         return [f"--ds_config: expected a name in ds_configs/ or a JSON file, found: {error}"]
     if not isinstance(loaded, dict):
         return [f"--ds_config {path}: expected a JSON object, found {type(loaded).__name__}"]

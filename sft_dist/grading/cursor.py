@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sft_dist.grading import vocabulary
@@ -10,27 +11,36 @@ from sft_dist.grading.tokens import Token
 from sft_dist.grading.tree import Node
 
 _END = Token("end of answer", "")
+_NOT_FACTORS = (
+    set(vocabulary.RELATIONS)
+    | vocabulary.MULTIPLICATIONS
+    | vocabulary.DIVISIONS
+    | {"pm", "mp", "cup", "cap", "setminus", "lor", "land", "choose", "over", "rfloor", "rceil"}
+    | {"rangle", "pmod", "bmod", "mod", "not", "prime", "circ", "degree", "neg"}
+)
+_OPENERS = ("(", "[", "{", "\\{")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The parser's entry points, for the modules below the one that defines them."""
+
+    read_list: Callable[["Cursor"], Node]
+    read_sum: Callable[["Cursor"], Node]
+    read_product: Callable[["Cursor"], Node]
+    read_factor: Callable[["Cursor"], Node]
+    read_atom: Callable[["Cursor"], Node]
 
 
 class Cursor:
-    """A position in `tokens`.
+    """A position in `tokens`, with the `grammar` that brackets and arguments are read by."""
 
-    `read_list` and `read_sum` are the parser's entry points for what stands in brackets; they are
-    passed in because the grammar is recursive over several modules.
-    """
-
-    def __init__(
-        self,
-        tokens: list[Token],
-        read_list: Callable[["Cursor"], Node],
-        read_sum: Callable[["Cursor"], Node],
-    ) -> None:
+    def __init__(self, tokens: list[Token], grammar: Grammar) -> None:
         self._tokens = list(tokens)
         self._position = 0
         self._num_nodes = 0
         self._depth = 0
-        self._read_list = read_list
-        self._read_sum = read_sum
+        self.grammar = grammar
         self.bar_closes = False  # inside |...| and {x | ...} a bar ends what is being read
         self.bound_names: set[str] = set()  # of sums: `i` is a letter there
 
@@ -93,6 +103,19 @@ class Cursor:
             return False
         return self.at_operator(set(vocabulary.RELATIONS)) or self.at("macro", "not")
 
+    def at_factor(self) -> bool:
+        """True if the next token begins another factor of a product."""
+        token = self.peek()
+        match token.kind:
+            case "number" | "letter" | "begin":
+                return True
+            case "macro":
+                return token.text not in _NOT_FACTORS
+            case "op":
+                bar_opens = token.text in ("|", "\\|") and not self.bar_closes
+                return token.text in _OPENERS or bar_opens
+        return False
+
     @contextmanager
     def nested(self, *, bar_closes: bool = False) -> Iterator[None]:
         """Count one level of brackets.
@@ -112,9 +135,9 @@ class Cursor:
     def read_list(self, *, bar_closes: bool = False) -> Node:
         """Read what may stand in brackets: statements separated by commas."""
         with self.nested(bar_closes=bar_closes):
-            return self._read_list(self)
+            return self.grammar.read_list(self)
 
     def read_sum(self, *, bar_closes: bool = False) -> Node:
         """Read an expression in brackets."""
         with self.nested(bar_closes=bar_closes):
-            return self._read_sum(self)
+            return self.grammar.read_sum(self)

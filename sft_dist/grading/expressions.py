@@ -3,19 +3,12 @@ r"""Grammar of expressions: sums, products, factors with their exponents.
 What has two reasonable readings is refused rather than guessed: `x/yz`, `\sqrt12`, `x2`, `2 3`.
 """
 
-from sft_dist.grading import atoms, vocabulary
+from sft_dist.grading import vocabulary
+from sft_dist.grading.arguments import read_base_suffix, read_exponent
+from sft_dist.grading.atoms import read_atom
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
 from sft_dist.grading.tree import Node, is_number, number
-
-_NOT_FACTORS = (
-    set(vocabulary.RELATIONS)
-    | vocabulary.MULTIPLICATIONS
-    | vocabulary.DIVISIONS
-    | {"pm", "mp", "cup", "cap", "setminus", "lor", "land", "choose", "over", "rfloor", "rceil"}
-    | {"rangle", "pmod", "bmod", "mod", "not", "prime", "circ", "degree", "neg"}
-)
-_OPENERS = ("(", "[", "{", "\\{")
 
 
 def read_sum(cursor: Cursor) -> Node:
@@ -65,7 +58,7 @@ def read_product(cursor: Cursor) -> Node:
             divisor = _read_signed_factor(cursor)
             factors = [cursor.node("div", _joined(cursor, "mul", factors), divisor)]
             implicit_allowed = is_number(divisor)
-        elif starts_factor(cursor) and not (factors[-1].op == "seq" and cursor.at("letter", "U")):
+        elif cursor.at_factor() and not (factors[-1].op == "seq" and cursor.at("letter", "U")):
             if not implicit_allowed:
                 raise UnreadableError("a product directly after a division")
             if cursor.at("number") and factors[-1].op != "fact":
@@ -85,23 +78,10 @@ def _read_signed_factor(cursor: Cursor) -> Node:
     return read_factor(cursor)
 
 
-def starts_factor(cursor: Cursor) -> bool:
-    """True if the next token begins another factor of a product."""
-    token = cursor.peek()
-    match token.kind:
-        case "number" | "letter" | "begin":
-            return True
-        case "macro":
-            return token.text not in _NOT_FACTORS
-        case "op":
-            return token.text in _OPENERS or (token.text in ("|", "\\|") and not cursor.bar_closes)
-    return False
-
-
 def read_factor(cursor: Cursor) -> Node:
     """Read an atom with what is attached to it: exponents, factorials, degree signs."""
     is_integer = cursor.at("number") and "." not in cursor.peek().text
-    base = atoms.read_atom(cursor)
+    base = read_atom(cursor)
     if is_integer and base.op == "num":
         base = _read_mixed(cursor, base)
     powered = False
@@ -118,9 +98,9 @@ def read_factor(cursor: Cursor) -> Node:
                 raise UnreadableError("two exponents on one base")
             powered = True
             cursor.take()
-            base = cursor.node("pow", base, atoms.read_exponent(cursor))
+            base = cursor.node("pow", base, read_exponent(cursor))
         elif cursor.at("op", "_") and base.op == "num":
-            base = atoms.read_base_suffix(cursor, base)
+            base = read_base_suffix(cursor, base)
         elif cursor.at("op", "_", "'") or cursor.at("macro", "prime"):
             raise UnreadableError(f"{cursor.peek().text!r} after an expression")
         else:
@@ -130,9 +110,11 @@ def read_factor(cursor: Cursor) -> Node:
 def _read_mixed(cursor: Cursor, whole: Node) -> Node:
     r"""`3\frac{1}{2}` and `3 1/2` are sums; an improper fraction there has no clear meaning."""
     if cursor.at("macro", "frac"):
-        fraction = atoms.read_atom(cursor)
+        fraction = read_atom(cursor)
         top, bottom = fraction.args
         if not (is_number(top) and is_number(bottom)):
+            if cursor.at("op", "^", "!"):
+                raise UnreadableError("an exponent on a number before a fraction")
             return cursor.node("mul", whole, fraction)
     elif (
         cursor.at("number")
@@ -144,6 +126,8 @@ def _read_mixed(cursor: Cursor, whole: Node) -> Node:
         fraction = cursor.node("div", top, bottom)
     else:
         return whole
+    if cursor.at("op", "^", "!", "_") and not _at_degree(cursor):
+        raise UnreadableError("an exponent on a mixed number")
     if not 0 <= top.value < bottom.value or bottom.value.denominator != 1:
         raise UnreadableError("a mixed number with an improper fraction")
     return cursor.node("add", whole, fraction)

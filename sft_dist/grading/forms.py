@@ -3,11 +3,11 @@
 Nothing here decides equality.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product as sign_choices
 
-from sft_dist.grading.limits import MAX_DETERMINANT, MAX_SIGNS, OverLimitError
-from sft_dist.grading.tree import Node, contains, is_number, number, symbols, walk
+from sft_dist.grading.limits import MAX_SIGNS, OverLimitError
+from sft_dist.grading.tree import Node, contains, number, walk
 
 EXPRESSIONS = frozenset(
     [
@@ -90,55 +90,6 @@ def _nested_items(node: Node) -> list[Node]:
     return items_of(node) or [node]
 
 
-# Labels: `x =`, `f(x) =`, `x \in`, `(x, y) =`
-
-
-def strip_label(node: Node) -> tuple[Node | None, list[Node]] | None:
-    r"""Split a labelled answer into its label and the sides that say its value.
-
-    Several sides are claims of one value: `A = 2 + 3 = 5`. A true equation of constants has no
-    label. After an approximation sign only what stands before it counts, unless that is the label.
-    Returns None for what is not a labelled answer.
-    """
-    if node.op != "rel" or not set(node.value) <= {"=", "approx", "in", "equiv"}:
-        return None
-    sides = list(node.args)
-    if node.value in (("in",), ("equiv",)):
-        return (sides[0], sides[1:]) if _is_label(sides[0]) else None
-    if "in" in node.value or "equiv" in node.value:
-        return None
-    label = sides[0] if _is_label(sides[0]) else None
-    if "approx" in node.value:
-        cut = node.value.index("approx") + 1
-        if label is None or cut > 1:
-            sides = sides[:cut]
-        elif len(sides) > 2:
-            return None
-    values = sides[1:] if label is not None else sides
-    if label is None and any(symbols(side) for side in sides):
-        return None
-    settled = [side for side in values if not symbols(side)]
-    return label, (settled if settled and not symbols(values[-1]) else values[-1:])
-
-
-def _is_label(node: Node) -> bool:
-    if node.op in ("sym", "text") or (node.op == "call" and node.args and symbols(node)):
-        return True
-    if node.op == "call":
-        return bool(node.args) and all(is_number(arg) for arg in node.args) and len(node.value) <= 3
-    if node.op == "seq":
-        return all(arg.op == "sym" for arg in node.args)
-    plain = all(part.op in ("sym", "add", "mul", "neg", "div", "abs") for part in walk(node))
-    return plain and bool(symbols(node))
-
-
-def same_label_base(left: Node, right: Node) -> bool:
-    """`x` and `x_1` name roots of one equation."""
-    if left.op != "sym" or right.op != "sym":
-        return False
-    return bool(left.value.split("_")[0] == right.value.split("_")[0])
-
-
 # Degrees, units
 
 
@@ -180,85 +131,30 @@ def _strip_degrees(node: Node) -> Node | None:
     return None
 
 
-# Matrices
-
-
-def simplify_matrix(node: Node) -> Node:
-    """Carry a scalar factor, a sign or a transposition into a matrix."""
-    match node.op, node.args:
-        case "neg", (Node(op="matrix") as matrix,):
-            return _map(matrix, lambda entry: Node("neg", (entry,)))
-        case "div", (Node(op="matrix") as matrix, scalar):
-            return _map(matrix, lambda entry: Node("div", (entry, scalar)))
-        case "mul", (*scalars, Node(op="matrix") as matrix) if all(map(is_expression, scalars)):
-            return _map(matrix, lambda entry: Node("mul", (*scalars, entry)))
-        case "call", (Node(op="matrix") as matrix,) if node.value == "det":
-            rows, columns, _ = matrix.value
-            return node if rows != columns or rows > MAX_DETERMINANT else _determinant(matrix)
-        case "pow", (Node(op="matrix") as matrix, Node(op="sym", value="T")):
-            return _transposed(matrix)
-    return node
-
-
-def _determinant(matrix: Node) -> Node:
-    """Expand along the first row."""
-    size = matrix.value[0]
-    if size == 1:
-        return matrix.args[0]
-    terms = []
-    for column in range(size):
-        minor = tuple(
-            matrix.args[row * size + other]
-            for row in range(1, size)
-            for other in range(size)
-            if other != column
-        )
-        cofactor = _determinant(Node("matrix", minor, (size - 1, size - 1, "")))
-        term = Node("mul", (matrix.args[column], cofactor))
-        terms.append(Node("neg", (term,)) if column % 2 else term)
-    return Node("add", tuple(terms))
-
-
-def _map(matrix: Node, change: Callable[[Node], Node]) -> Node:
-    return Node("matrix", tuple(change(entry) for entry in matrix.args), matrix.value)
-
-
-def _transposed(matrix: Node) -> Node:
-    rows, columns, style = matrix.value
-    entries = tuple(
-        matrix.args[row * columns + column] for column in range(columns) for row in range(rows)
+def joined_apart(left: Node, right: Node) -> bool:
+    """`x > 1 and x < 2` is not `x > 1 or x < 2`, though the parts are the same."""
+    if left.op != "list" or right.op != "list" or left.value == right.value:
+        return False
+    return any(
+        arg.op == "rel" and not set(arg.value) <= {"=", "approx"} for arg in left.args + right.args
     )
-    return Node("matrix", entries, (columns, rows, style))
 
 
-def as_vector(node: Node) -> Node | None:
-    """Return a column matrix, or a tuple in round or angle brackets, as a tuple; else None."""
-    if node.op == "matrix" and node.value[1] == 1 and node.value[0] > 1 and node.value[2] != "{":
-        return Node("seq", node.args, "()")
-    if node.op == "seq" and node.value in ("()", "<>"):
-        return Node("seq", node.args, "()")
-    return None
+def is_empty_set(node: Node) -> bool:
+    """True for a set without members."""
+    return node.op == "set" and not node.args
 
 
-def as_matrix(node: Node) -> Node | None:
-    """Return `[[1, 2], [3, 4]]` as a matrix; else None."""
-    if node.op != "seq" or any(row.op != "seq" for row in node.args):
-        return None
-    widths = {len(row.args) for row in node.args}
-    if len(widths) != 1 or {row.value for row in node.args} | {node.value} != {"[]"}:
-        return None
-    entries = tuple(entry for row in node.args for entry in row.args)
-    return Node("matrix", entries, (len(node.args), widths.pop(), "("))
+def members_of(node: Node) -> list[Node]:
+    """Return the members of a collection, or the node itself."""
+    return items_of(node) or [node]
 
 
-# Words
+def head(node: Node) -> object:
+    """Return what besides the op and the parts must agree; angle brackets are round ones."""
+    return node.value if node.op != "seq" or node.value != "<>" else "()"
 
 
-def letters_of(node: Node) -> str | None:
-    """Return a product of single letters as the word it spells; else None."""
-    if node.op in ("sym", "const"):
-        return str(node.value) if len(str(node.value)) == 1 else None
-    if node.op != "mul":
-        return None
-    parts = [letters_of(arg) for arg in node.args]
-    return None if None in parts else "".join(part or "" for part in parts)
+def time_of_day(node: Node) -> Node:
+    """`3 p.m.` is `3:00 p.m.`."""
+    return Node("ratio", (node, number(0))) if node.op == "num" else node

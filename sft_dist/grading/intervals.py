@@ -4,48 +4,24 @@ r"""Sets of real numbers: intervals, their unions, and the inequalities that des
 order by value.
 """
 
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
-from sft_dist.grading.evaluate import MPMATH_LOCK, Evaluator, UndefinedError
-from sft_dist.grading.limits import Budget, OverLimitError
+from sft_dist.grading.evaluator import MPMATH_LOCK
+from sft_dist.grading.interval_sets import (
+    INFINITY,
+    MINUS_INFINITY,
+    Interval,
+    NotASetError,
+    complement,
+    intersection,
+    make_interval,
+    make_point,
+    merged,
+)
+from sft_dist.grading.limits import Budget
 from sft_dist.grading.tree import Node, symbols
-from sft_dist.grading.values import same_value
 
-_INFINITY = Node("const", (), "infty")
-_MINUS_INFINITY = Node("neg", (_INFINITY,))
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_MAX_PIECES = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One end of an interval. `sign` is -1 or 1 for an infinite one, which is never closed."""
-
-    tree: Node
-    closed: bool
-    sign: int
-    size: Any
-
-    def before(self, other: "Bound") -> bool:
-        """True if it lies strictly lower."""
-        if self.sign or other.sign:
-            return self.sign < other.sign
-        return bool(self.size < other.size)
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A range of real numbers; one number if both bounds are it."""
-
-    low: Bound
-    high: Bound
-
-
-class NotASetError(Exception):
-    """The tree does not describe a set of real numbers."""
 
 
 def as_intervals(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
@@ -57,23 +33,7 @@ def as_intervals(node: Node, budget: Budget) -> tuple[str | None, list[Interval]
     """
     with MPMATH_LOCK:
         letter, pieces = _read(node, budget)
-    return letter, _merged(pieces, budget)
-
-
-def same_intervals(left: list[Interval], right: list[Interval], *, budget: Budget) -> bool:
-    """True if both lists of intervals, in order, are the same."""
-    if len(left) != len(right):
-        return False
-    return all(
-        _same_bound(first.low, second.low, budget) and _same_bound(first.high, second.high, budget)
-        for first, second in zip(left, right, strict=True)
-    )
-
-
-def _same_bound(left: Bound, right: Bound, budget: Budget) -> bool:
-    if left.sign or right.sign:
-        return left.sign == right.sign
-    return left.closed == right.closed and same_value(left.tree, right.tree, budget=budget)[0]
+    return letter, merged(pieces, budget)
 
 
 def flipped(node: Node) -> Node | None:
@@ -92,17 +52,14 @@ def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
         case "seq" if len(node.args) == 2 and node.value != "<>":
             low, high = node.args
             closed = (node.value[0] == "[", node.value[1] == "]")
-            return None, [_interval(low, high, *closed, budget)]
+            return None, [make_interval(low, high, *closed, budget)]
         case "union":
             return _joined([_read(arg, budget) for arg in node.args])
         case "const" if node.value == "mathbb R":
-            return None, [_interval(_MINUS_INFINITY, _INFINITY, False, False, budget)]
+            return None, [make_interval(MINUS_INFINITY, INFINITY, False, False, budget)]
         case "set":
-            return None, [_point(arg, budget) for arg in node.args]
-        case "add" if len(node.args) == 2 and node.args[1].op == "neg":
-            difference = Node("minus", (node.args[0], node.args[1].args[0]))
-            return None, _combined(difference, budget)
-        case "inter" | "minus":
+            return None, [make_point(arg, budget) for arg in node.args]
+        case "inter" | "minus" | "add":
             return None, _combined(node, budget)
         case "rel":
             return _read_relation(node, budget)
@@ -133,7 +90,7 @@ def _read_joint(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]
         raise NotASetError
     common = parts[0][1]
     for _, others in parts[1:]:
-        common = _intersection(common, others)
+        common = intersection(common, others)
     excludes = any(arg.op == "rel" and "!=" in arg.value for arg in node.args)
     if node.value == "," and not excludes:
         if common:
@@ -143,11 +100,15 @@ def _read_joint(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]
 
 
 def _combined(node: Node, budget: Budget) -> list[Interval]:
+    if node.op == "add":  # a difference of sets written with a minus sign
+        if len(node.args) != 2 or node.args[1].op != "neg":
+            raise NotASetError
+        node = Node("minus", (node.args[0], node.args[1].args[0]))
     _, left = _read(node.args[0], budget)
     _, right = _read(node.args[1], budget)
     if node.op == "minus":
-        right = _complement(_merged(right, budget), budget)
-    return _intersection(left, right)
+        right = complement(merged(right, budget), budget)
+    return intersection(left, right)
 
 
 def _read_relation(node: Node, budget: Budget) -> tuple[str, list[Interval]]:
@@ -161,9 +122,9 @@ def _read_relation(node: Node, budget: Budget) -> tuple[str, list[Interval]]:
     letters = symbols(node)
     if len(letters) != 1:
         raise NotASetError
-    pieces = [_interval(_MINUS_INFINITY, _INFINITY, False, False, budget)]
+    pieces = [make_interval(MINUS_INFINITY, INFINITY, False, False, budget)]
     for relation, (left, right) in zip(node.value, pairwise(node.args), strict=True):
-        pieces = _intersection(pieces, _half_lines(left, relation, right, budget))
+        pieces = intersection(pieces, _half_lines(left, relation, right, budget))
     return next(iter(letters)), pieces
 
 
@@ -172,118 +133,13 @@ def _half_lines(left: Node, relation: str, right: Node, budget: Budget) -> list[
         left, relation, right = right, FLIPPED[relation], left
     if left.op == "abs" and left.args[0].op == "sym" and relation in ("<", "<="):
         closed = relation == "<="
-        return [_interval(Node("neg", (right,)), right, closed, closed, budget)]
+        return [make_interval(Node("neg", (right,)), right, closed, closed, budget)]
     if left.op != "sym" or symbols(right):
         raise NotASetError
     closed = relation in ("<=", ">=")
     if relation in ("<", "<="):
-        return [_interval(_MINUS_INFINITY, right, False, closed, budget)]
+        return [make_interval(MINUS_INFINITY, right, False, closed, budget)]
     if relation in (">", ">="):
-        return [_interval(right, _INFINITY, closed, False, budget)]
-    point = _point(right, budget)
-    return [point] if relation == "=" else _complement([point], budget)
-
-
-def _interval(
-    low: Node, high: Node, low_closed: bool, high_closed: bool, budget: Budget
-) -> Interval:
-    return Interval(_bound(low, low_closed, budget), _bound(high, high_closed, budget))
-
-
-def _point(node: Node, budget: Budget) -> Interval:
-    bound = _bound(node, True, budget)
-    if bound.sign:
-        raise NotASetError
-    return Interval(bound, bound)
-
-
-def _bound(node: Node, closed: bool, budget: Budget) -> Bound:
-    if node in (_INFINITY, _MINUS_INFINITY):
-        if closed:
-            raise NotASetError
-        return Bound(node, False, 1 if node == _INFINITY else -1, 0)
-    if symbols(node):
-        raise NotASetError
-    try:
-        evaluator = Evaluator(budget, digits=40)
-        value = evaluator.value(node)
-    except (UndefinedError, OverLimitError) as error:
-        raise NotASetError from error
-    if not isinstance(value, Fraction):
-        if abs(value.imag) > 0:
-            raise NotASetError
-        value = value.real
-    return Bound(node, closed, 0, evaluator.inexact(value))
-
-
-# Calculation
-
-
-def _is_empty(low: Bound, high: Bound) -> bool:
-    return high.before(low) or (not low.before(high) and not (low.closed and high.closed))
-
-
-def _intersection(left: list[Interval], right: list[Interval]) -> list[Interval]:
-    if len(left) * len(right) > _MAX_PIECES**2:
-        raise OverLimitError("too many intervals")
-    found = []
-    for first in left:
-        for second in right:
-            low = _inner(first.low, second.low, from_below=True)
-            high = _inner(first.high, second.high, from_below=False)
-            if not _is_empty(low, high):
-                found.append(Interval(low, high))
-    return found
-
-
-def _inner(first: Bound, second: Bound, *, from_below: bool) -> Bound:
-    """Return the bound that leaves less; of two at one place the open one."""
-    if first.before(second):
-        return second if from_below else first
-    if second.before(first):
-        return first if from_below else second
-    return second if first.closed else first
-
-
-def _complement(pieces: list[Interval], budget: Budget) -> list[Interval]:
-    result = [_interval(_MINUS_INFINITY, _INFINITY, False, False, budget)]
-    for piece in pieces:
-        outside = []
-        if not piece.low.sign:
-            outside.append(Interval(_bound(_MINUS_INFINITY, False, budget), _opposite(piece.low)))
-        if not piece.high.sign:
-            outside.append(Interval(_opposite(piece.high), _bound(_INFINITY, False, budget)))
-        result = _intersection(result, outside)
-    return result
-
-
-def _opposite(bound: Bound) -> Bound:
-    return Bound(bound.tree, not bound.closed, bound.sign, bound.size)
-
-
-def _merged(pieces: list[Interval], budget: Budget) -> list[Interval]:
-    """Put intervals in order and join those that touch or overlap."""
-    if len(pieces) > _MAX_PIECES:
-        raise OverLimitError("too many intervals")
-    budget.spend(len(pieces))
-    pieces = [piece for piece in pieces if not _is_empty(piece.low, piece.high)]
-    merged: list[Interval] = []
-    for piece in sorted(pieces, key=_sort_key):
-        if merged and _touch(merged[-1].high, piece.low):
-            last = merged.pop()
-            high = piece.high if last.high.before(piece.high) else last.high
-            if not last.high.before(piece.high) and not piece.high.before(last.high):
-                high = last.high if last.high.closed else piece.high
-            piece = Interval(last.low, high)
-        merged.append(piece)
-    return merged
-
-
-def _touch(high: Bound, low: Bound) -> bool:
-    if high.before(low):
-        return False
-    return low.before(high) or high.closed or low.closed
-
-
-def _sort_key(piece: Interval) -> tuple[int, Any, bool]:
-    return piece.low.sign, piece.low.size, not piece.low.closed
+        return [make_interval(right, INFINITY, closed, False, budget)]
+    point = make_point(right, budget)
+    return [point] if relation == "=" else complement([point], budget)

@@ -2,18 +2,19 @@
 
 from collections import Counter
 from itertools import pairwise
+from operator import itemgetter
 
 from sft_dist.grading import forms, intervals
+from sft_dist.grading.interval_sets import NotASetError, same_intervals
+from sft_dist.grading.labels import compatible_labels, strip_label, without_labels
 from sft_dist.grading.limits import Budget
-from sft_dist.grading.numerals import number_in_words
 from sft_dist.grading.relations import same_equation, same_inequality
-from sft_dist.grading.tree import Node, key, number
+from sft_dist.grading.tree import Node, key
 from sft_dist.grading.values import same_value
+from sft_dist.grading.vectors import as_matrix, as_vector, simplify_matrix
+from sft_dist.grading.wording import meaning
 
 _STAGES = ("structural", "text", "integer", "rational", "numeric", "symbolic")
-_NO_SOLUTION = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set"}
-_REAL_NUMBERS = Node("const", (), "mathbb R")
-_ALL_REAL = {"all real numbers", "all reals", "real numbers", "the real numbers"}
 _SYMMETRIC = {"perp", "parallel", "sim", "cong"}
 
 
@@ -37,8 +38,8 @@ class Matcher:
             return self._same_choice(left, right)
         if "rel" in (left.op, right.op):
             return self._same_relations(left, right)
-        if (left.op == "text" and _is_empty_set(right)) or (
-            right.op == "text" and _is_empty_set(left)
+        if (left.op == "text" and forms.is_empty_set(right)) or (
+            right.op == "text" and forms.is_empty_set(left)
         ):
             return self._same_words(left, right)
         collected = self._same_collections(left, right)
@@ -50,12 +51,12 @@ class Matcher:
         (left, left_unit), (right, right_unit) = forms.split_unit(left), forms.split_unit(right)
         if left_unit or right_unit:
             return self._same_quantities(left, left_unit, right, right_unit)
-        left, right = forms.simplify_matrix(left), forms.simplify_matrix(right)
+        left, right = simplify_matrix(left), simplify_matrix(right)
         if "text" in (left.op, right.op):
             return self._same_words(left, right)
         if forms.is_expression(left) and forms.is_expression(right):
             return self._same_values(left, right)
-        for shape in (forms.as_vector, forms.as_matrix):
+        for shape in (as_vector, as_matrix):
             first, second = shape(left) or left, shape(right) or right
             if (
                 first.op == second.op
@@ -64,7 +65,7 @@ class Matcher:
             ):
                 return self._all_same(first.args, second.args)
         if left.op == right.op and left.op not in ("const", "dots"):
-            same_head = _head(left) == _head(right)
+            same_head = forms.head(left) == forms.head(right)
             if same_head and self._all_same(left.args, right.args):
                 return True
         if "ratio" in (left.op, right.op):
@@ -75,8 +76,6 @@ class Matcher:
         return len(left) == len(right) > 0 and all(
             self.same(first, second) for first, second in zip(left, right, strict=True)
         )
-
-    # Values, units, words
 
     def _same_values(self, left: Node, right: Node) -> bool:
         if "based" in (left.op, right.op):  # the base is part of such an answer
@@ -95,29 +94,15 @@ class Matcher:
         if left_unit and right_unit and left_unit != right_unit:
             return False
         if {left_unit, right_unit} & {"a.m.", "p.m."}:
-            left, right = _time_of_day(left), _time_of_day(right)
+            left, right = forms.time_of_day(left), forms.time_of_day(right)
         return self.same(left, right)
 
     def _same_words(self, left: Node, right: Node) -> bool:
         self._note("text")
         if left.op != "text":
             left, right = right, left
-        words = str(left.value)
-        if right.op == "text":
-            return _spelled(words) == _spelled(right.value)
-        if _is_empty_set(right):
-            return words in _NO_SOLUTION
-        if words in _ALL_REAL:
-            return right.op != "text" and self.same(_REAL_NUMBERS, right)
-        letters = forms.letters_of(right)
-        if letters is not None:
-            return letters == words if len(letters) == 1 else letters.lower() == words
-        value = number_in_words(words)
-        return (
-            value is not None
-            and forms.is_expression(right)
-            and self._same_values(number(value), right)
-        )
+        meant = meaning(str(left.value), right)
+        return meant if isinstance(meant, bool) else self.same(meant, right)
 
     def _same_choice(self, left: Node, right: Node) -> bool:
         r"""`(C) 5` is choice C, whose value is 5."""
@@ -147,15 +132,15 @@ class Matcher:
             return None
         first = [left] if first is None else first
         second = [right] if second is None else second
-        if not _joined_apart(left, right) and self._same_members(first, second, left, right):
+        if not forms.joined_apart(left, right) and self._same_members(first, second, left, right):
             return True
         return self._same_sets(left, right)
 
     def _same_members(self, first: list[Node], second: list[Node], left: Node, right: Node) -> bool:
-        first, first_names = _unlabelled(first)
-        second, second_names = _unlabelled(second)
+        first, first_names = without_labels(first)
+        second, second_names = without_labels(second)
         if first_names and second_names:
-            return self._same_unordered(_members(left), _members(right))
+            return self._same_unordered(forms.members_of(left), forms.members_of(right))
         names = first_names or second_names
         if names and len(set(names)) > 1:
             return self._same_assignments(first, second, names, left, right)
@@ -167,7 +152,9 @@ class Matcher:
         """`x = 1, y = 2` and `(1, 2)` or `1, 2`: in the order of the names."""
         for items, other in ((first, right), (second, left)):
             if other.op == "seq" and other.value == "()" and len(items) == len(names):
-                ordered = [item for _, item in sorted(zip(names, items, strict=True), key=_name)]
+                ordered = [
+                    item for _, item in sorted(zip(names, items, strict=True), key=itemgetter(0))
+                ]
                 return self._all_same(tuple(ordered), other.args)
         return self._all_same(tuple(first), tuple(second))
 
@@ -205,19 +192,19 @@ class Matcher:
         try:
             first_letter, first = intervals.as_intervals(left, self._budget)
             second_letter, second = intervals.as_intervals(right, self._budget)
-        except intervals.NotASetError:
+        except NotASetError:
             return False
         if first_letter and second_letter and first_letter != second_letter:
             return False
-        return intervals.same_intervals(first, second, budget=self._budget)
+        return same_intervals(first, second, budget=self._budget)
 
     # Relations
 
     def _same_relations(self, left: Node, right: Node) -> bool:
-        first, second = forms.strip_label(left), forms.strip_label(right)
+        first, second = strip_label(left), strip_label(right)
         if left.op == right.op == "rel":
             if first and second:
-                same_label = _compatible(first[0], second[0])
+                same_label = compatible_labels(first[0], second[0])
                 if same_label:
                     return self._same_claims(first[1], second[1])
             return self._same_statements(left, right)
@@ -260,63 +247,3 @@ class Matcher:
 def _take(counts: Counter[str], name: str) -> bool:
     counts[name] -= 1
     return counts[name] >= 0
-
-
-def _joined_apart(left: Node, right: Node) -> bool:
-    """`x > 1 and x < 2` is not `x > 1 or x < 2`, though the parts are the same."""
-    if left.op != "list" or right.op != "list" or left.value == right.value:
-        return False
-    return any(
-        arg.op == "rel" and not set(arg.value) <= {"=", "approx"} for arg in left.args + right.args
-    )
-
-
-def _is_empty_set(node: Node) -> bool:
-    return node.op == "set" and not node.args
-
-
-def _head(node: Node) -> object:
-    return node.value if node.op != "seq" or node.value != "<>" else "()"
-
-
-def _spelled(words: str) -> str:
-    return words.replace("-", " ").removeprefix("the ").strip()
-
-
-def _time_of_day(node: Node) -> Node:
-    """`3 p.m.` is `3:00 p.m.`."""
-    return Node("ratio", (node, number(0))) if node.op == "num" else node
-
-
-def _name(pair: tuple[str, Node]) -> str:
-    return pair[0]
-
-
-def _members(node: Node) -> list[Node]:
-    return forms.items_of(node) or [node]
-
-
-def _compatible(left: Node | None, right: Node | None) -> bool:
-    """Two labels may name one thing: the same letter, or `y` and a function of x."""
-    if left is None or right is None or key(left) == key(right) or "text" in (left.op, right.op):
-        return True
-    ops = {left.op, right.op}
-    if ops == {"sym", "call"}:
-        letter, call = (left, right) if left.op == "sym" else (right, left)
-        return letter.value == call.value or (letter.value == "y" and call.value.isalpha())
-    return forms.same_label_base(left, right)
-
-
-def _unlabelled(items: list[Node]) -> tuple[list[Node], list[str]]:
-    """Take labels off the members; return their names, one for each member that is labelled."""
-    values: list[Node] = []
-    names: list[str] = []
-    for item in items:
-        stripped = forms.strip_label(item)
-        if stripped is None or stripped[0] is None or len(stripped[1]) != 1:
-            values.append(item)
-            continue
-        name = key(stripped[0])
-        names.append(name.split("_")[0])
-        values.extend(forms.expand_signs(stripped[1][0]))
-    return values, names

@@ -6,30 +6,23 @@ from outside; a worker that is stuck is killed, one that died is replaced, and o
 was busy with is affected.
 """
 
-import contextlib
-import json
 import logging
-import os
 import selectors
-import subprocess
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sft_dist.errors import EvaluationError
 from sft_dist.grading.grader import Form, Grade, extract_answer
+from sft_dist.grading.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-_START_SECONDS = 60.0  # a loaded machine may take this long to start an interpreter
 _MAX_STARTS_WITHOUT_ANSWER = 3
 _MAX_ATTEMPTS = 2  # a response whose worker died is tried once more
 _MAX_MEMORY_BYTES = 1 << 30
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class GradingPool:
@@ -56,7 +49,7 @@ class GradingPool:
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._command = list(worker_command or _default_command())
-        self.workers: list[_Worker] = []
+        self.workers: list[WorkerProcess] = []
 
     def __enter__(self) -> "GradingPool":
         return self
@@ -72,7 +65,7 @@ class GradingPool:
     def close(self) -> None:
         """End the workers. The pool can be used again; it starts new ones."""
         for worker in self.workers:
-            worker.stop()
+            worker.kill()
         self.workers.clear()
 
     def grade_many(self, pairs: Sequence[tuple[str, str]], *, form: Form = "boxed") -> list[Grade]:
@@ -104,7 +97,7 @@ class GradingPool:
                 if starts_left == 0:
                     raise EvaluationError(_cannot_start(self._command))
                 starts_left -= 1
-                self.workers.append(_Worker(self._command))
+                self.workers.append(WorkerProcess(self._command))
             for worker in self.workers:
                 run.assign(worker)
             if self._collect(run):
@@ -120,10 +113,12 @@ class GradingPool:
             ready = {id(key.data) for key, _ in selector.select(max(0.0, wait))}
         for worker in list(self.workers):
             if id(worker) in ready:
-                alive = worker.read_lines(run)
+                usable = run.take_answers(worker)
             else:
-                alive = worker.seconds_left() > 0 or not worker.is_late(run)
-            if not alive:
+                usable = worker.seconds_left() > 0
+                if not usable:
+                    run.give_up_late(worker)
+            if not usable:
                 worker.kill()
                 self.workers.remove(worker)
         return run.num_unfinished() < before
@@ -137,7 +132,7 @@ class _Run:
     ) -> None:
         self._pairs = pairs
         self._form = form
-        self.timeout_seconds = timeout_seconds
+        self._timeout_seconds = timeout_seconds
         self._waiting = deque(range(len(pairs)))
         self._settled: dict[int, Grade] = {}
         self._attempts: Counter[int] = Counter()
@@ -151,95 +146,48 @@ class _Run:
     def results(self) -> list[Grade]:
         return [self._settled[index] for index in range(len(self._pairs))]
 
-    def assign(self, worker: "_Worker") -> None:
-        if worker.ready and worker.task is None and self._waiting:
+    def assign(self, worker: "WorkerProcess") -> None:
+        if worker.idle() and self._waiting:
             index = self._waiting.popleft()
             response, gold = self._pairs[index]
             self._attempts[index] += 1
-            worker.send(index, {"response": response, "gold": gold, "form": self._form})
-            worker.deadline = time.monotonic() + self.timeout_seconds
+            task = {"response": response, "gold": gold, "form": self._form}
+            worker.send(index, task, timeout_seconds=self._timeout_seconds)
 
-    def settle(self, index: int, answer: dict[str, Any]) -> None:
+    def take_answers(self, worker: WorkerProcess) -> bool:
+        """Settle what the worker finished; False if it is dead."""
+        answers = worker.read_answers()
+        if answers is None:
+            if worker.task is not None:
+                self._retry_or_give_up(worker.task)
+            return False
+        for index, answer in answers:
+            self._settle(index, answer)
+        return True
+
+    def give_up_late(self, worker: WorkerProcess) -> None:
+        """Settle the response that ran past its deadline; a worker that never started has none."""
+        if worker.task is not None:
+            logger.warning("grading one response took over %g s", self._timeout_seconds)
+            self._give_up(worker.task, "timeout")
+
+    def _settle(self, index: int, answer: dict[str, Any]) -> None:
         if "error" in answer:
             logger.error("grading raised %s; response counted as unparseable", answer["error"])
-            self.give_up(index, "unparseable")
+            self._give_up(index, "unparseable")
         else:
             self._settled[index] = Grade(**answer)
 
-    def give_up(self, index: int, verdict: Any) -> None:
+    def _give_up(self, index: int, verdict: Any) -> None:
         extracted, format_ok = extract_answer(self._pairs[index][0], form=self._form)
         self._settled[index] = Grade(verdict, format_ok, extracted, "worker")
 
-    def worker_died(self, index: int) -> None:
+    def _retry_or_give_up(self, index: int) -> None:
         if self._attempts[index] < _MAX_ATTEMPTS:
             self._waiting.appendleft(index)
         else:
             logger.error("the grading worker died twice on one response; counted as unparseable")
-            self.give_up(index, "unparseable")
-
-
-class _Worker:
-    """One subprocess and the response it is busy with."""
-
-    def __init__(self, command: list[str]) -> None:
-        path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
-        )
-        assert self.process.stdout is not None
-        self.output = self.process.stdout
-        self.ready = False
-        self.task: int | None = None
-        self.deadline = time.monotonic() + _START_SECONDS
-        self._buffer = b""
-
-    def seconds_left(self) -> float:
-        idle = self.ready and self.task is None
-        return float("inf") if idle else self.deadline - time.monotonic()
-
-    def send(self, index: int, task: dict[str, Any]) -> None:
-        self.task = index
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is seen at its output
-            self.process.stdin.write(json.dumps(task).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def read_lines(self, run: _Run) -> bool:
-        """Take what the worker wrote; False if it is dead."""
-        data = os.read(self.output.fileno(), 1 << 16)
-        if not data:
-            if self.task is not None:
-                run.worker_died(self.task)
-            return False
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            if not self.ready:
-                self.ready = True
-            elif self.task is not None:
-                index, self.task = self.task, None
-                run.settle(index, json.loads(line))
-        return True
-
-    def is_late(self, run: _Run) -> bool:
-        """Settle the response that ran past its deadline; a worker that never started has none."""
-        if self.task is not None:
-            logger.warning("grading one response took over %g s", run.timeout_seconds)
-            run.give_up(self.task, "timeout")
-        return True
-
-    def stop(self) -> None:
-        self.kill()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+            self._give_up(index, "unparseable")
 
 
 def _default_command() -> list[str]:

@@ -7,7 +7,8 @@ zero, and positive for an inequality (negative with the sign turned round).
 from fractions import Fraction
 from typing import Any
 
-from sft_dist.grading.evaluate import MPMATH_LOCK, Evaluator, UndefinedError
+from sft_dist.grading.evaluate import make_evaluator
+from sft_dist.grading.evaluator import MPMATH_LOCK, UndefinedError
 from sft_dist.grading.intervals import FLIPPED
 from sft_dist.grading.limits import Budget
 from sft_dist.grading.tree import Node, symbols
@@ -54,7 +55,7 @@ def _factor(left: Node, right: Node, budget: Budget) -> float | None:
 def _ratio_somewhere(left: Node, right: Node, letters: list[str], budget: Budget) -> Any:
     """Return left / right where both are real and not zero."""
     for point in range(_NUM_POINTS):
-        evaluator = Evaluator(budget, digits=130, values=point_values(letters, point))
+        evaluator = make_evaluator(budget, digits=130, values=point_values(letters, point))
         try:
             first, second = evaluator.value(left), evaluator.value(right)
         except UndefinedError:

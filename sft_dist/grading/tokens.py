@@ -12,17 +12,17 @@ from sft_dist.grading import vocabulary
 from sft_dist.grading.characters import fold
 from sft_dist.grading.limits import MAX_CHARS, MAX_TEXT_DEPTH, OverLimitError, UnreadableError
 from sft_dist.grading.numerals import scan_number
+from sft_dist.grading.plain_names import read_run, read_text
 
 _MACRO = re.compile(r"\\(?:([A-Za-z]+)\*?\s*|(.))", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+")
 _ENVIRONMENT = re.compile(r"\{\s*([A-Za-z]+\*?)\s*\}(\{[lcr|\s]*\})?")
 _OPERATORS = re.compile(r"<=|>=|==|=<|=>|->|\*\*|\+/-|\+-|\.\.\.+|!=|[-+*/^_{}()\[\]|!<>=,;:'&.%]")
 _SPELLED = {"**": "^", "+/-": "pm", "+-": "pm", "->": "to", "≠": "ne"}
+_OPERAND = re.compile(r"\s*(?:[\w(]|\\[A-Za-z])")
 _SPACES = re.compile(r"[\s~]+")
 _CURRENCY = "€£¥₹"
-_SEPARATORS = re.compile(r"([,;]|\b(?:and|or)\b)", re.IGNORECASE)
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
-_HAS_MATHEMATICS = re.compile(r"[\d=+^$\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,52 +133,14 @@ class _Scanner:
         match = _WORD.match(self._text, self._position)
         assert match is not None
         self._position = match.end()
-        self._letters(match.group())
-
-    def _letters(self, run: str) -> None:
-        name = vocabulary.ALIASES.get(run, run)
-        if len(run) == 1:
-            self._emit("letter", run)
-        elif run == "in":
-            self._emit("text" if self._after_number() else "macro", "in")
-        elif run in vocabulary.ALSO_UNITS and self._after_number() and not self._at_operand():
-            self._emit("text", run)
-        elif name in vocabulary.PLAIN_CONSTANTS:
-            self._emit("macro", vocabulary.PLAIN_CONSTANTS[name])
-        elif run in ("frac", "dfrac", "tfrac") and self._at("{"):
-            self._emit("macro", "frac")
-        elif name.lower() in ("infinity", "sqrt"):
-            self._emit("macro", {"infinity": "infty", "sqrt": "usqrt"}[name.lower()])
-        elif name in vocabulary.FUNCTIONS or name in vocabulary.GREEK:
-            self._emit("macro", {"sqrt": "usqrt", "cbrt": "ucbrt"}.get(name, name))
-        elif run in vocabulary.SHORT_WORDS or not self._split_run(run):
-            self._emit("text", run)
-
-    def _at_operand(self) -> bool:
-        return (
-            re.match(r"\s*(?:[\w(]|\\[A-Za-z])", self._text[self._position : self._position + 9])
-            is not None
-        )
-
-    def _split_run(self, run: str) -> bool:
-        """`xy`, `sinx`, `pir`: letters and at most one known name; False for a word."""
-        for name in ("sqrt", "sin", "cos", "tan", "log", "ln", "pi"):
-            rest = run.removeprefix(name)
-            if rest != run and len(rest) == 1:
-                self._letters(name)
-                self._emit("letter", rest)
-                return True
-            rest = run.removesuffix(name)
-            if rest != run and len(rest) <= (2 if name in ("sqrt", "pi") else 1):
-                for letter in rest:
-                    self._emit("letter", letter)
-                self._letters(name)
-                return True
-        if len(run) > 3 or not run.isascii():
-            return False
-        for letter in run:
-            self._emit("letter", letter)
-        return True
+        after_number = self._after_number()
+        for kind, text in read_run(
+            match.group(),
+            ends_number=after_number and _OPERAND.match(self._text, self._position) is None,
+            after_number=after_number,
+            before_brace=self._at("{"),
+        ):
+            self._emit(kind, text)
 
     def _macro(self) -> None:
         match = _MACRO.match(self._text, self._position)
@@ -257,32 +219,15 @@ class _Scanner:
         raise UnreadableError("a brace that is never closed")
 
     def _text_macro(self, content: str, name: str) -> None:
-        words = content.replace("~", " ").replace("\\ ", " ").replace("\\,", " ").strip()
-        plain = vocabulary.ALIASES.get(words, words)
-        upright = name in ("operatorname", "mathrm") and not self._after_number()
-        if plain in vocabulary.FUNCTIONS and (upright or plain not in vocabulary.ALSO_UNITS):
-            self._emit("macro", {"sqrt": "usqrt", "cbrt": "ucbrt"}.get(plain, plain))
-        elif _HAS_MATHEMATICS.search(words):
-            self._inline(words, name)
-        elif words and not any(char.isalnum() for char in words):
-            self._inline(words, name)
-        elif words:
-            self._words(words)
-
-    def _words(self, words: str) -> None:
-        """Words; commas between them separate items as they do outside."""
-        for part in _SEPARATORS.split(words):
-            self._spaced = True
-            if part in (",", ";"):
-                self._emit("op", part)
-            elif part.strip():
-                self._emit("text", part.strip())
-
-    def _inline(self, content: str, name: str) -> None:
-        r"""Mathematics in a text macro, as in `\text{5}`."""
-        if name == "operatorname":
-            raise UnreadableError(f"operator {content!r}")
-        self._tokens.extend(_Scanner(content, self._depth + 1).scan())
+        upright = name in vocabulary.UPRIGHT and not self._after_number()
+        for kind, text in read_text(content, upright=upright):
+            if kind == "mathematics":
+                if name == "operatorname":
+                    raise UnreadableError(f"operator {content!r}")
+                self._tokens.extend(_Scanner(text, self._depth + 1).scan())
+            else:
+                self._spaced = True
+                self._emit(kind, text)
 
     def _after_number(self) -> bool:
         return bool(self._tokens) and self._tokens[-1].kind == "number"

@@ -11,7 +11,8 @@ import zlib
 from fractions import Fraction
 from typing import Any
 
-from sft_dist.grading.evaluate import MPMATH_LOCK, Evaluator, UndefinedError
+from sft_dist.grading.evaluate import make_evaluator
+from sft_dist.grading.evaluator import MPMATH_LOCK, Evaluator, UndefinedError
 from sft_dist.grading.limits import Budget, OverLimitError
 from sft_dist.grading.tree import Node, contains, key, symbols, walk
 
@@ -49,7 +50,7 @@ def _same_number(left: Node, right: Node, values: Values, budget: Budget) -> tup
 
 
 def _compare(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, str]:
-    low = Evaluator(budget, digits=_LOW_DIGITS, values=values)
+    low = make_evaluator(budget, digits=_LOW_DIGITS, values=values)
     first, second = low.value(left), low.value(right)
     if isinstance(first, Fraction) and isinstance(second, Fraction):
         whole = first.denominator == second.denominator == 1
@@ -67,7 +68,7 @@ def _confirm(
     if digits > _MAX_DIGITS:
         raise OverLimitError("values too large or too small to tell apart")
     budget.spend(digits // 10)
-    high = Evaluator(budget, digits=digits, values=values)
+    high = make_evaluator(budget, digits=digits, values=values)
     first, second = high.value(left), high.value(right)
     gap = abs(high.inexact(first) - high.inexact(second))
     ten = high.context.mpf(10)
@@ -113,7 +114,7 @@ def _has_i(node: Node) -> bool:
 
 def _compare_at(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, bool]:
     """Return whether they are equal at a point, and whether both are real there."""
-    probe = Evaluator(budget, digits=20, values=values)
+    probe = make_evaluator(budget, digits=20, values=values)
     real = all(_is_real(probe.value(side)) for side in (left, right))
     return _compare(left, right, values, budget)[0], real
 

@@ -1,96 +1,23 @@
 """The names the grader knows: macros, functions, constants, words of plain text."""
 
-GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "omicron",
-        "rho",
-        "varrho",
-        "sigma",
-        "varsigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-    ]
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+GREEK = _names(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda "
+    "mu nu xi omicron rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma "
+    "Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar"
 )
 SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho"}
 
-FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arccot",
-        "arcsec",
-        "arccsc",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "sech",
-        "csch",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-        "floor",
-        "ceil",
-        "sqrt",
-        "cbrt",
-        "abs",
-        "binom",
-        "deg",
-        "dim",
-        "ker",
-        "Re",
-        "Im",
-        "arg",
-        "sgn",
-    ]
+FUNCTIONS = _names(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth "
+    "sech csch ln log lg exp gcd lcm max min det floor ceil sqrt cbrt abs binom deg dim "
+    "ker Re Im arg sgn"
 )
-ALSO_UNITS = frozenset(["min", "sec", "deg", "max", "det", "dim", "arg"])
+ALSO_UNITS = _names("min sec deg max det dim arg")
 ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot",
     "cosec": "csc", "arctg": "arctan", "ceiling": "ceil", "lg": "log", "sign": "sgn",
@@ -111,180 +38,31 @@ RELATIONS = {
 MULTIPLICATIONS = {"*", "cdot", "times", "ast", "bullet"}
 DIVISIONS = {"/", "div"}
 
-IGNORED_MACROS = frozenset(
-    [
-        "quad",
-        "qquad",
-        "displaystyle",
-        "textstyle",
-        "scriptstyle",
-        "limits",
-        "nolimits",
-        "left",
-        "right",
-        "big",
-        "Big",
-        "bigg",
-        "Bigg",
-        "bigl",
-        "bigr",
-        "Bigl",
-        "Bigr",
-        "biggl",
-        "biggr",
-        "Biggl",
-        "Biggr",
-        "middle",
-        "thinspace",
-        "enspace",
-        "negthinspace",
-        "space",
-        "medspace",
-        "thickspace",
-        "boxed",
-        "fbox",
-        "nobreak",
-        "allowbreak",
-        "rm",
-        "bf",
-        "it",
-        "normalsize",
-        "large",
-        "Large",
-        "strut",
-        "notag",
-        "nonumber",
-    ]
+IGNORED_MACROS = _names(
+    "quad qquad displaystyle textstyle scriptstyle limits nolimits left right big Big bigg "
+    "Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle thinspace enspace "
+    "negthinspace space medspace thickspace boxed fbox nobreak allowbreak rm bf it "
+    "normalsize large Large strut notag nonumber"
 )
-SWALLOWED_MACROS = frozenset(
-    ["hspace", "hspace*", "vspace", "phantom", "hphantom", "vphantom", "kern", "label"]
+SWALLOWED_MACROS = _names("hspace hspace* vspace phantom hphantom vphantom kern label")
+FONTS = _names("mathbf boldsymbol bm mathnormal mathit bold pmb ensuremath")
+ALPHABETS = _names("mathbb mathcal mathfrak mathscr Bbb")
+TEXTS = _names(
+    "text textbf textit textrm textnormal textsf texttt textsc textup textmd mbox hbox "
+    "mathrm mathsf mathtt operatorname emph rm"
 )
-FONTS = frozenset(
-    ["mathbf", "boldsymbol", "bm", "mathnormal", "mathit", "bold", "pmb", "ensuremath"]
-)
-ALPHABETS = frozenset(["mathbb", "mathcal", "mathfrak", "mathscr", "Bbb"])
-TEXTS = frozenset(
-    [
-        "text",
-        "textbf",
-        "textit",
-        "textrm",
-        "textnormal",
-        "textsf",
-        "texttt",
-        "textsc",
-        "textup",
-        "textmd",
-        "mbox",
-        "hbox",
-        "mathrm",
-        "mathsf",
-        "mathtt",
-        "operatorname",
-        "emph",
-        "rm",
-    ]
-)
-DECORATIONS = frozenset(
-    [
-        "overline",
-        "bar",
-        "vec",
-        "hat",
-        "widehat",
-        "tilde",
-        "widetilde",
-        "overrightarrow",
-        "overleftarrow",
-        "underline",
-        "overarc",
-        "wideparen",
-        "dot",
-        "ddot",
-        "overset",
-        "stackrel",
-        "angle",
-        "triangle",
-        "measuredangle",
-        "widearc",
-        "arc",
-        "overleftrightarrow",
-        "square",
-        "odot",
-    ]
+UPRIGHT = {"operatorname", "mathrm"}
+DECORATIONS = _names(
+    "overline bar vec hat widehat tilde widetilde overrightarrow overleftarrow underline "
+    "overarc wideparen dot ddot overset stackrel angle triangle measuredangle widearc arc "
+    "overleftrightarrow square odot"
 )
 PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "inf": "infty", "oo": "infty",
                    "infty": "infty", "emptyset": "emptyset"}  # fmt: skip
-SHORT_WORDS = frozenset(
-    [
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "ft",
-        "mi",
-        "lb",
-        "lbs",
-        "oz",
-        "hr",
-        "hrs",
-        "min",
-        "sec",
-        "mph",
-        "kph",
-        "yd",
-        "yds",
-        "sq",
-        "am",
-        "pm",
-        "AM",
-        "PM",
-        "USD",
-        "or",
-        "and",
-        "Or",
-        "And",
-        "OR",
-        "AND",
-        "no",
-        "yes",
-        "No",
-        "Yes",
-        "one",
-        "two",
-        "six",
-        "ten",
-        "ml",
-        "mL",
-        "deg",
-        "rad",
-        "odd",
-        "Odd",
-        "if",
-        "If",
-        "is",
-        "to",
-        "of",
-        "cc",
-        "rpm",
-        "per",
-        "day",
-        "way",
-        "men",
-        "red",
-        "Sun",
-        "Mon",
-        "Tue",
-        "Wed",
-        "Thu",
-        "Fri",
-        "Sat",
-        "the",
-        "The",
-        "cup",
-        "box",
-    ]
+SHORT_WORDS = _names(
+    "cm mm km kg mg ft mi lb lbs oz hr hrs min sec mph kph yd yds sq am pm AM PM USD or "
+    "and Or And OR AND no yes No Yes one two six ten ml mL deg rad odd Odd if If is to of "
+    "cc rpm per day way men red Sun Mon Tue Wed Thu Fri Sat the The cup box"
 )
 SUBSTITUTED = {"lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lparen": "(",
                "rparen": ")", "vert": "|", "lvert": "|", "rvert": "|", "Vert": "\\|",

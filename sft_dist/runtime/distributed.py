@@ -36,6 +36,13 @@ class Ranks:
         return self.rank == 0
 
 
+def use_deterministic_kernels() -> None:
+    """Repeatable to the bit on a GPU too, and slower; call before anything is allocated there."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # read by transformers
+    torch.use_deterministic_algorithms(True)
+
+
 @contextmanager
 def distributed() -> Iterator[Ranks]:
     """Join the process group; leave it at the end, at once when an error ends it."""

@@ -6,6 +6,7 @@ A request is only noted here; all ranks agree on it between two steps.
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from types import FrameType
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+DELIVERY_SECONDS = 3.0
+"""One request arrives more than once: Slurm or the terminal signals every process, and torchrun
+forwards what it gets; before a time limit Slurm sends USR1 and then TERM."""
 
 
 class StopRequest:
@@ -21,19 +25,24 @@ class StopRequest:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
+        self._first_seen: dict[int, float] = {}
         self.reason: str | None = None
 
     def requested(self) -> bool:
-        """True after a signal, or while a `STOP` file is there."""
-        if self.reason is None and (self._run_dir / "STOP").exists():
-            self.reason = "STOP file"
+        """True after a signal, or while a `STOP` file is there; its text is the reason."""
+        path = self._run_dir / "STOP"
+        if self.reason is None and path.exists():
+            text = path.read_text(errors="replace").strip()
+            self.reason = f"STOP file: {text}" if text else "STOP file"
         return self.reason is not None
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Signal handler. A second signal exits at once: somebody means it."""
-        if self.reason is not None:
+        """Signal handler. The same signal once more, later, exits at once: somebody means it."""
+        now = time.monotonic()
+        first = self._first_seen.setdefault(number, now)
+        if now - first > DELIVERY_SECONDS:
             os._exit(128 + number)
-        self.reason = signal.Signals(number).name
+        self.reason = self.reason or signal.Signals(number).name
 
 
 @contextmanager
@@ -55,3 +64,15 @@ def take_save_request(run_dir: Path) -> bool:
         return False
     path.unlink(missing_ok=True)
     return True
+
+
+def drop_stale_stop(run_dir: Path, *, since: float) -> None:
+    """Remove a `STOP` file that an earlier attempt obeyed; one made while this one starts counts.
+
+    Args:
+        run_dir: the run.
+        since: when this process began, Unix seconds.
+    """
+    path = run_dir / "STOP"
+    if path.exists() and path.stat().st_mtime < since:
+        path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ def set_up_logging(*, rank: int, debug: bool = False) -> None:
     level = logging.WARNING if rank else logging.DEBUG if debug else logging.INFO
     for name in ("sft_dist", "__main__"):  # the libraries' own chatter stays at WARNING
         logging.getLogger(name).setLevel(level)
+    if not debug:
+        _quiet_libraries()
+
+
+def _quiet_libraries() -> None:
+    """Bars and warnings of the libraries that say nothing to whoever trains."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 is about to rename.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
 def log_to_file(run_dir: Path, rank: int) -> None:

@@ -58,13 +58,15 @@ class RunTracker:
         self._progress = Progress(total_steps=total_steps, step=step, show=True)
         self._log_steps = config.tracking.log_steps
         self._total_steps = total_steps
-        self._began = (time.monotonic(), step)
+        self._began: tuple[float, int] | None = None
         if self._wandb.url:
             logger.info("wandb: %s", self._wandb.url)
 
     def log_step(self, row: Mapping[str, Any]) -> None:
         """A training step; rows between `--log_steps` only move the progress bar."""
         self._progress.advance(row)
+        if self._began is None:
+            self._began = (time.monotonic(), row["step"])
         if row["step"] % self._log_steps and row["step"] != self._total_steps:
             return
         self._record.write(row)
@@ -85,5 +87,8 @@ class RunTracker:
         self._record.close()
 
     def _seconds_left(self, step: int) -> float:
+        """By the mean of the steps since the first, which also warms everything up."""
+        if self._began is None:
+            return 0.0
         began, first = self._began
         return (time.monotonic() - began) / max(1, step - first) * (self._total_steps - step)

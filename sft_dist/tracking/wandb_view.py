@@ -29,7 +29,7 @@ class WandbView:
     @property
     def url(self) -> str | None:
         """Address of an online run."""
-        return getattr(self._run, "url", None)
+        return None if self._run is None or self._run.offline else self._run.url
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Log a row; its own axis (`train/step`, `eval/step`) places it, whatever came before."""

@@ -1,5 +1,7 @@
 """Packed rows against a reference that walks through every token."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_a_packed_row_is_what_walking_through_the_tokens_gives(batch):
 def test_no_loss_crosses_from_one_example_into_the_next(batch):
     packed = pack(batch)
     bounds = packed.cu_seqlens.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         own = [p for p in packed.target_positions.tolist() if start <= p < end]
         assert all(position + 1 < end for position in own)
 

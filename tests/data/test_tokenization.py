@@ -54,11 +54,11 @@ def test_ids_are_64_bit_integers(tokenize, math_example):
 def test_prompt_and_target_are_tokenised_apart(math_example):
     """A tokenizer that would merge the last character of the prompt with the target's first."""
 
-    class Merging:
-        calls = []
+    calls = []
 
+    class Merging:
         def __call__(self, texts, add_special_tokens):
-            self.calls.append(texts)
+            calls.append(texts)
             return {"input_ids": [[len(text)] for text in texts]}
 
     (example,) = tokenize_examples(
@@ -67,7 +67,7 @@ def test_prompt_and_target_are_tokenised_apart(math_example):
     )  # fmt: skip
     assert example.prompt_length == 1
     assert len(example) == 3
-    assert [text[0][:5] for text in Merging.calls] == ["Solve", " It i"]
+    assert [text[0][:5] for text in calls] == ["Solve", " It i"]
 
 
 @pytest.mark.parametrize("prompt", ["default", "question_only", "r1_zero", "qwen_chat"])

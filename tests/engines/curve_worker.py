@@ -34,6 +34,8 @@ def build(recipe, ranks):
     model = tiny_model(dtype=DTYPES[dtype])
     if "load" in recipe:  # weights from the exported directory, as a resumed run takes them
         model = load_causal_lm(recipe["load"], dtype=dtype, attention="sdpa")
+    if recipe.get("activation_checkpointing"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     config = OptimizerConfig(learning_rate=1e-3, max_grad_norm=recipe.get("max_grad_norm", 1.0))
     if recipe["engine"] == "torch":
         engine = TorchEngine(model, config, device=ranks.device)
@@ -110,7 +112,9 @@ def run(recipe, ranks):
         batches, scale_tokens = mutate(
             recipe, micro_batches(batch, plan[ranks.rank]), target_tokens, ranks
         )
+        before = torch.get_rng_state()
         result = engine.train_step(batches, scale_tokens, 1e-3)
+        assert torch.equal(torch.get_rng_state(), before)  # training draws no random number
         assert result.applied
         record["losses"].append(result.loss_sum / target_tokens)
         record["norms"].append(result.grad_norm_preclip)

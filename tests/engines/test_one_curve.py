@@ -27,8 +27,17 @@ TWO_RANKS = {
     "zero2-60": {"engine": "deepspeed", "stage": 2, "max_tokens": 60},
     "zero2-120": {"engine": "deepspeed", "stage": 2, "max_tokens": 120},
     "zero2-240": {"engine": "deepspeed", "stage": 2, "max_tokens": 240},
+    "zero2 recomputing activations": {
+        "engine": "deepspeed", "stage": 2, "max_tokens": 60, "activation_checkpointing": True,
+    },
+    "zero2 offloaded": {
+        "engine": "deepspeed", "stage": "2_offload_optimizer", "max_tokens": 60,
+    },
+    "zero3 offloaded": {
+        "engine": "deepspeed", "stage": "3_offload_optimizer", "max_tokens": 60,
+    },
     "zero3-60": {"engine": "deepspeed", "stage": 3, "max_tokens": 60},
-}
+}  # fmt: skip
 MUTANTS = {
     f"mutant {fault}": {"engine": "deepspeed", "stage": 2, "max_tokens": 60, "mutant": fault}
     for fault in ("scale doubled", "mean per micro-batch", "rank dropped")

@@ -1,5 +1,6 @@
 """Properties over random answers: rewriting keeps the verdict, changing the value changes it."""
 
+import contextlib
 import random
 import string
 from fractions import Fraction
@@ -206,11 +207,12 @@ def test_intervals_and_inequalities_agree_on_their_end_points(low, length, a, b,
 
 
 PIECES = [
-    *string.digits, *"+-*/^_{}()[]|!<>=,;:'&.% ~$\\xyaeiU", "\\frac", "\\sqrt", "\\text{", "\\left",
-    "\\right", "\\{", "\\}", "\\pm", "\\cup", "\\in", "\\sum_{", "\\binom", "\\log", "\\sin", "\\pi",
-    "\\infty", "^\\circ", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", " and ", " or ", "10^{",
-    "99999", "!!", "\\overline{", "\\mathbb{R}", "\\boxed{", "e^{", "\\le", "\\ne", "\\cdot", " cm",
-    "π", "√", "²", "½", "×", "−", "°", "∞", "∪", "\x00", "\ud800", "é", "中", "\\pmod{", "\\choose",
+    *string.digits, *"+-*/^_{}()[]|!<>=,;:'&.% ~$\\xyaeiU", "\\frac", "\\sqrt", "\\text{",
+    "\\left", "\\right", "\\{", "\\}", "\\pm", "\\cup", "\\in", "\\sum_{", "\\binom", "\\log",
+    "\\sin", "\\pi", "\\infty", "^\\circ", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", " and ",
+    " or ", "10^{", "99999", "!!", "\\overline{", "\\mathbb{R}", "\\boxed{", "e^{", "\\le",
+    "\\ne", "\\cdot", " cm", "π", "√", "²", "½", "×", "−", "°", "∞", "∪", "\x00", "\ud800", "é",
+    "中", "\\pmod{", "\\choose",
 ]  # fmt: skip
 
 
@@ -234,7 +236,5 @@ def test_no_text_makes_the_grader_raise(text, gold):
 def test_no_unicode_text_makes_the_grader_raise(text):
     grade(rf"\boxed{{{text}}}", "5")
     grade(text, text, form="r1_zero")
-    try:
+    with contextlib.suppress(UnreadableError, OverLimitError):
         read_answer(text)
-    except (UnreadableError, OverLimitError):
-        pass

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STUB_PACKAGE = Path(__file__).parent / "stub"
 
 
 @pytest.fixture
@@ -26,6 +25,33 @@ def clean_environment():
     }
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
     return kept
+
+
+@pytest.fixture
+def environment(clean_environment, tmp_path):
+    """The stubs come first on PATH; the site has no virtual environment of its own."""
+    return {
+        **clean_environment,
+        "PATH": f"{tmp_path}/bin:{clean_environment['PATH']}",
+        "SITE_VENV": "",
+    }
+
+
+@pytest.fixture
+def run(environment, tmp_path):
+    """Run a script of the repository in `tmp_path`."""
+
+    def call(script, *arguments):
+        return subprocess.run(
+            [str(ROOT / script), *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return call
 
 
 @pytest.fixture

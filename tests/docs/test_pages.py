@@ -1,0 +1,33 @@
+"""Pages that are made from code, and links between pages."""
+
+import re
+from pathlib import Path
+
+from launch.metrics_page import page
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *ROOT.glob("docs/*.md"),
+    ROOT / "ds_configs/README.md",
+    ROOT / "slurm/README.md",
+]
+
+
+def test_the_page_of_metrics_is_that_of_the_table():
+    assert (ROOT / "docs/metrics.md").read_text() == page()
+
+
+def test_links_between_pages_lead_somewhere():
+    for path in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_flags_named_on_the_pages_exist():
+    from sft_dist.arguments import COMMANDS, FLAGS
+
+    torchrun_slurm_and_pip = {"nproc_per_node", "nodes", "time", "partition", "account", "requeue"}
+    for path in (ROOT / "README.md", ROOT / "docs/architecture.md"):
+        for flag in re.findall(r"--([a-z][a-z_]+)", path.read_text()):
+            assert flag in {*FLAGS, *COMMANDS, *torchrun_slurm_and_pip}, f"{path.name}: --{flag}"

@@ -1,0 +1,158 @@
+"""Where a run starts, and what it remembers of its earlier attempts. One process."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sft_dist import resume
+from sft_dist.data.sampler import BatchPlan
+from sft_dist.errors import CheckpointError, ConfigError
+from sft_dist.preparation import Prepared
+from sft_dist.resume import best_evaluation, checkpoint_to_resume, starting_state
+from sft_dist.runtime.distributed import Ranks
+from sft_dist.tracking.record import FILE_NAME
+from sft_dist.train_state import TrainState
+
+RANK_ZERO = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+PREPARED = Prepared(
+    model_dir=None, tokenizer=None, stop_token_id=1, examples=(), evaluation=(), warmup_steps=0,
+    plan=BatchPlan(num_examples=100, global_batch_size=8, num_epochs=3, seed=42),
+    fingerprint="abc",
+)  # fmt: skip
+SAVED = TrainState(
+    step=13, target_tokens=999, attempt=2, seed=42, global_batch_size=8, num_examples=100,
+    data_fingerprint="abc", wandb_run_id="run1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    directory = tmp_path / "checkpoint-13"
+    directory.mkdir()
+    torch.save(SAVED.as_dict(), directory / "training_state.pt")
+    return directory
+
+
+def write_rows(run_dir, rows):
+    (run_dir / FILE_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# starting_state
+
+
+def test_a_fresh_run_starts_at_step_0_of_its_own_plan(configured):
+    state = starting_state(configured(), PREPARED, None)
+    assert replace(state, wandb_run_id="") == TrainState(
+        seed=42, global_batch_size=8, num_examples=100, data_fingerprint="abc", wandb_run_id=""
+    )
+
+
+def test_every_fresh_run_has_its_own_wandb_id(configured):
+    found = {starting_state(configured(), PREPARED, None).wandb_run_id for _ in range(3)}
+    assert len(found) == 3
+    assert all(found)
+
+
+def test_a_resumed_run_goes_on_as_the_next_attempt_in_the_same_wandb_run(configured, checkpoint):
+    assert starting_state(configured(), PREPARED, checkpoint) == replace(SAVED, attempt=3)
+
+
+def test_a_resumed_run_may_have_another_end(configured, checkpoint):
+    longer = replace(PREPARED, plan=replace(PREPARED.plan, num_epochs=9))
+    assert starting_state(configured(num_epochs=9), longer, checkpoint).step == 13
+
+
+def test_all_that_keeps_a_run_from_going_on_is_told_together(configured, checkpoint):
+    plan = replace(PREPARED.plan, global_batch_size=16, seed=7)
+    other = replace(PREPARED, plan=plan, fingerprint="xyz")
+    with pytest.raises(ConfigError) as caught:
+        starting_state(configured(seed=7), other, checkpoint)
+    text = str(caught.value)
+    assert len(caught.value.faults) == 3
+    assert all(flag in text for flag in ("--data_path", "--global_batch_size", "--seed"))
+
+
+# checkpoint_to_resume
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A process group of one: what rank 0 says is what it hears."""
+    monkeypatch.setattr(resume, "broadcast_text", lambda text: text)
+
+
+def test_without_resume_nothing_is_looked_for(configured, tmp_path):
+    assert checkpoint_to_resume(configured(), tmp_path, RANK_ZERO) is None
+
+
+def test_latest_with_nothing_there_is_a_fresh_start(configured, tmp_path, alone):
+    config = configured(resume_from_checkpoint="latest")
+    assert checkpoint_to_resume(config, tmp_path, RANK_ZERO) is None
+
+
+def test_rank_0_verifies_and_the_others_take_its_word(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "find_checkpoint", lambda *_: tmp_path / "checkpoint-4")
+    said = []
+    monkeypatch.setattr(resume, "broadcast_text", lambda text: said.append(text) or "heard")
+    config = configured(resume_from_checkpoint="latest")
+    for ranks in (RANK_ZERO, replace(RANK_ZERO, rank=1)):
+        assert checkpoint_to_resume(config, tmp_path, ranks).name == "heard"
+    assert said == [str(tmp_path / "checkpoint-4"), None]
+
+
+def test_a_damaged_checkpoint_is_an_error_on_every_rank(
+    configured, tmp_path, checkpoint, monkeypatch
+):
+    config = configured(resume_from_checkpoint="latest")
+    said = []
+    monkeypatch.setattr(resume, "broadcast_text", lambda text: said.append(text) or text)
+    with pytest.raises(CheckpointError, match=r"checkpoint-13: manifest\.json"):
+        checkpoint_to_resume(config, tmp_path, RANK_ZERO)
+    monkeypatch.setattr(resume, "broadcast_text", lambda text: said[0])
+    with pytest.raises(CheckpointError, match=r"checkpoint-13: manifest\.json"):
+        checkpoint_to_resume(config, tmp_path, replace(RANK_ZERO, rank=1))
+
+
+# best_evaluation
+
+
+def test_the_best_evaluation_is_found_with_its_step(tmp_path):
+    write_rows(
+        tmp_path,
+        [
+            {"eval/step": 0, "eval/accuracy": 0.3},
+            {"step": 1, "train/loss": 1.0},
+            {"eval/step": 8, "eval/accuracy": 0.5},
+            {"eval/step": 4, "eval/accuracy": 0.4},
+        ],
+    )
+    assert best_evaluation(tmp_path) == (0.5, 8)
+
+
+def test_of_equals_the_earliest_is_the_best(tmp_path):
+    write_rows(tmp_path, [{"eval/step": s, "eval/accuracy": 0.5} for s in (8, 4, 12)])
+    assert best_evaluation(tmp_path) == (0.5, 4)
+
+
+def test_of_a_step_evaluated_twice_the_last_row_counts(tmp_path):
+    write_rows(tmp_path, [{"eval/step": 4, "eval/accuracy": a} for a in (0.9, 0.2)])
+    assert best_evaluation(tmp_path) == (0.2, 4)
+
+
+def test_evaluations_under_another_prompt_do_not_count(tmp_path):
+    write_rows(
+        tmp_path,
+        [
+            {"eval/step": 4, "eval/accuracy": 0.2},
+            {"eval/step": 8, "eval/r1_zero/accuracy": 0.9},
+        ],
+    )
+    assert best_evaluation(tmp_path) == (0.2, 4)
+
+
+def test_a_run_without_an_evaluation_has_no_best_one(tmp_path):
+    assert best_evaluation(tmp_path) is None
+    write_rows(tmp_path, [{"step": 1, "train/loss": 1.0}])
+    assert best_evaluation(tmp_path) is None
