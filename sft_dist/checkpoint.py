@@ -27,6 +27,13 @@ MANIFEST = "manifest.json"
 TRAINING_STATE = "training_state.pt"
 
 
+def checkpoint_step(path: Path) -> int:
+    """N of `checkpoint-N`."""
+    match = NAME.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
 class Saves(Protocol):
     """What of an engine a checkpoint needs; both are collective."""
 
@@ -146,8 +153,8 @@ def _file_damage(checkpoint: Path, name: str, size: int, sha256: str) -> str | N
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    named = ((NAME.fullmatch(p.name), p) for p in run_dir.glob("checkpoint-*"))
-    return [p for match, p in sorted(((int(m[1]), p) for m, p in named if m))]
+    named = [p for p in run_dir.glob("checkpoint-*") if NAME.fullmatch(p.name)]
+    return sorted(named, key=checkpoint_step)
 
 
 def find_checkpoint(run_dir: Path, resume: str) -> Path | None:
@@ -191,7 +198,7 @@ def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep: Collection[in
     """Remove all but the newest `keep_last` and those of the steps in `keep`."""
     checkpoints = list_checkpoints(run_dir)
     for path in checkpoints[:-keep_last] if keep_last else []:
-        if int(path.name.split("-")[1]) not in keep:
+        if checkpoint_step(path) not in keep:
             # Renamed first: a directory called checkpoint-N is never half there.
             doomed = path.parent / f".removing-{path.name}"
             os.rename(path, doomed)

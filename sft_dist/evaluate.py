@@ -77,7 +77,7 @@ def evaluate(config: TrainConfig) -> dict[str, Any]:
     session.submit(step, model_dir)
     deadline = time.monotonic() + config.evaluation.eval_drain_timeout
     try:
-        results = session.drain(lambda: time.monotonic() > deadline)
+        results = list(session.drain(lambda: time.monotonic() > deadline))
     finally:
         session.close()
     if not results or results[0].error:

@@ -9,7 +9,12 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from sft_dist.checkpoint import checkpoint_path, save_checkpoint
+from sft_dist.checkpoint import (
+    checkpoint_path,
+    checkpoint_step,
+    list_checkpoints,
+    save_checkpoint,
+)
 from sft_dist.config import TrainConfig
 from sft_dist.data.batching import split_global_batch
 from sft_dist.data.packing import micro_batches
@@ -44,22 +49,21 @@ class TrainingLoop:
         tracker: Tracker,
         evaluations: Evaluations,
         stop: StopRequest,
-        best: tuple[float, int] | None = None,
+        accuracies: dict[int, float] | None = None,
     ) -> None:
-        """`best` is (accuracy, step) of the best evaluation of earlier attempts."""
+        """`accuracies` are those that earlier attempts recorded, by step."""
         self.config, self.prepared, self.plan = config, prepared, prepared.plan
         self.engine, self.num_parameters = engine, num_parameters
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
-        self.best = best
+        self.accuracies = dict(accuracies or {})
         self._saved_step: int | None = None
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
 
     def run(self, state: TrainState) -> TrainState:
         """Train to the end of the plan, or until all ranks agree to stop; the state reached."""
-        if state.step == 0 and self.config.evaluation.eval_at_start:
-            self.evaluations.submit(0, self.prepared.model_dir)
+        self._submit_missed(state)
         while state.step < self.plan.total_steps:
             state = self.step(state)
             self._save_and_evaluate(state)
@@ -92,7 +96,7 @@ class TrainingLoop:
         return state
 
     def report(self, results: Sequence[EvaluationResult]) -> None:
-        """Log finished evaluations, each at its own step, and remember the best."""
+        """Log finished evaluations, each at its own step."""
         for result in results:
             if result.error is not None:
                 logger.error("evaluation of step %d failed: %s", result.step, result.error)
@@ -100,9 +104,7 @@ class TrainingLoop:
             self.tracker.log_evaluation(
                 {"eval/step": result.step, **result.metrics}, result.samples
             )
-            accuracy = result.metrics["eval/accuracy"]
-            if self.best is None or accuracy > self.best[0]:
-                self.best = (accuracy, result.step)
+            self.accuracies[result.step] = result.metrics["eval/accuracy"]
 
     def _train_step(
         self, number: int, mine: Sequence[Any], target_tokens: int, rate: float
@@ -128,14 +130,37 @@ class TrainingLoop:
             self._save(state)
         if self.config.evaluation.eval_placement == "off":
             return
-        if milestone or step % self.config.evaluation.eval_steps == 0:
+        if self._evaluation_is_due(step):
             self.evaluations.submit(step, self._evaluated_weights(state))
+
+    def _evaluation_is_due(self, step: int) -> bool:
+        if step == 0:
+            return self.config.evaluation.eval_at_start
+        milestone = self.plan.is_epoch_end(step) or step == self.plan.total_steps
+        return milestone or step % self.config.evaluation.eval_steps == 0
+
+    def _submit_missed(self, state: TrainState) -> None:
+        """Ask for the evaluations up to here that have no result: none when all went well.
+
+        A run may have been killed between saving weights and asking for their evaluation. One
+        that is still open is asked for again at no cost: the same request is done once.
+        """
+        weights = {0: self.prepared.model_dir}
+        weights |= {checkpoint_step(path): path for path in list_checkpoints(self.run_dir)}
+        weights |= {
+            int(path.name.split("-")[1]): path for path in self.run_dir.glob(f"{EXPORTS}/step-*")
+        }
+        for step, path in sorted(weights.items()):
+            due = step <= state.step and self._evaluation_is_due(step)
+            if due and step not in self.accuracies:
+                self.evaluations.submit(step, path)
 
     def _save(self, state: TrainState) -> None:
         if self._saved_step == state.step:
             return
         began = time.monotonic()
-        keep = self.evaluations.steps_reading() | ({self.best[1]} if self.best else set())
+        best = max(self.accuracies, key=lambda step: (self.accuracies[step], -step), default=0)
+        keep = {best, *self.evaluations.steps_reading()}
         path = save_checkpoint(
             self.run_dir,
             state,
@@ -153,10 +178,13 @@ class TrainingLoop:
             return checkpoint_path(self.run_dir, state.step)
         # Never a directory of an earlier attempt: an evaluation may be reading it.
         path = self.run_dir / EXPORTS / f"step-{state.step:06d}-attempt-{state.attempt}"
+        partial = path.with_name(f".tmp-{path.name}")
         if self.ranks.is_zero:
-            path.mkdir(parents=True, exist_ok=True)
-            self.prepared.tokenizer.save_pretrained(path)
-        self.engine.export_weights(path)
+            partial.mkdir(parents=True, exist_ok=True)
+            self.prepared.tokenizer.save_pretrained(partial)
+        self.engine.export_weights(partial)
+        if self.ranks.is_zero:
+            partial.rename(path)
         return path
 
     def _save_requested(self) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 2**26
-"""float32 logits held at a time: 256 MiB, 441 tokens of Qwen2.5's vocabulary."""
+CHUNK_ELEMENTS = 2**25
+"""float32 logits held at a time: 128 MiB, 220 tokens of Qwen2.5's vocabulary."""
 
 
 class TokenScores(NamedTuple):

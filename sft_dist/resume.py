@@ -61,8 +61,7 @@ def starting_state(config: TrainConfig, prepared: Prepared, checkpoint: Path | N
     return replace(saved, attempt=saved.attempt + 1)
 
 
-def best_evaluation(run_dir: Path) -> tuple[float, int] | None:
-    """(accuracy, step) of the best evaluation recorded so far."""
+def recorded_accuracies(run_dir: Path) -> dict[int, float]:
+    """Accuracy by step, of the evaluations recorded so far."""
     rows = last_by(read_rows(run_dir), "eval/step")
-    scored = [(row["eval/accuracy"], step) for step, row in rows.items() if "eval/accuracy" in row]
-    return max(scored, key=lambda pair: (pair[0], -pair[1])) if scored else None
+    return {step: row["eval/accuracy"] for step, row in rows.items() if "eval/accuracy" in row}

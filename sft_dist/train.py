@@ -104,7 +104,7 @@ def build(
     """Observers first (the evaluation engine starts while the model loads), then the engine."""
     from sft_dist.engines.build import build_engine
     from sft_dist.loop import TrainingLoop
-    from sft_dist.resume import best_evaluation, checkpoint_to_resume, starting_state
+    from sft_dist.resume import checkpoint_to_resume, recorded_accuracies, starting_state
 
     checkpoint = checkpoint_to_resume(config, run_dir, ranks)
     state = starting_state(config, prepared, checkpoint)
@@ -131,7 +131,7 @@ def build(
         tracker=tracker,
         evaluations=evaluations,
         stop=stop,
-        best=best_evaluation(run_dir),
+        accuracies=recorded_accuracies(run_dir),
     )
     return loop, state, tracker, evaluations
 
@@ -172,7 +172,10 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
     deadline = time.monotonic() + loop.config.evaluation.eval_drain_timeout
     if done:
         write_status(run_dir, "running", "waiting for evaluations", step=state.step)
-        loop.report(loop.evaluations.drain(lambda: stop.requested() or time.monotonic() > deadline))
+        for result in loop.evaluations.drain(
+            lambda: stop.requested() or time.monotonic() > deadline
+        ):
+            loop.report([result])
     loop.evaluations.close()
     loop.tracker.close()
     if done:

@@ -118,6 +118,11 @@ def test_settings_and_their_faults_need_nothing_but_settings():
     assert needed <= {"config", "errors"}
 
 
+def test_only_commands_read_the_command_line():
+    readers = {own for _, own, other in edges() if other in ("arguments", "validation")}
+    assert readers <= {*LAYERS[-1], "arguments", "validation"}
+
+
 def test_nothing_imports_a_command():
     used = {(own, other) for _, own, other in edges() if other in LAYERS[-1]}
     assert not used

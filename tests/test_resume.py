@@ -10,7 +10,7 @@ from sft_dist import resume
 from sft_dist.data.sampler import BatchPlan
 from sft_dist.errors import CheckpointError, ConfigError
 from sft_dist.preparation import Prepared
-from sft_dist.resume import best_evaluation, checkpoint_to_resume, starting_state
+from sft_dist.resume import checkpoint_to_resume, recorded_accuracies, starting_state
 from sft_dist.runtime.distributed import Ranks
 from sft_dist.tracking.record import FILE_NAME
 from sft_dist.train_state import TrainState
@@ -115,10 +115,10 @@ def test_a_damaged_checkpoint_is_an_error_on_every_rank(
         checkpoint_to_resume(config, tmp_path, replace(RANK_ZERO, rank=1))
 
 
-# best_evaluation
+# recorded_accuracies
 
 
-def test_the_best_evaluation_is_found_with_its_step(tmp_path):
+def test_accuracies_are_found_by_step(tmp_path):
     write_rows(
         tmp_path,
         [
@@ -128,31 +128,21 @@ def test_the_best_evaluation_is_found_with_its_step(tmp_path):
             {"eval/step": 4, "eval/accuracy": 0.4},
         ],
     )
-    assert best_evaluation(tmp_path) == (0.5, 8)
-
-
-def test_of_equals_the_earliest_is_the_best(tmp_path):
-    write_rows(tmp_path, [{"eval/step": s, "eval/accuracy": 0.5} for s in (8, 4, 12)])
-    assert best_evaluation(tmp_path) == (0.5, 4)
+    assert recorded_accuracies(tmp_path) == {0: 0.3, 4: 0.4, 8: 0.5}
 
 
 def test_of_a_step_evaluated_twice_the_last_row_counts(tmp_path):
     write_rows(tmp_path, [{"eval/step": 4, "eval/accuracy": a} for a in (0.9, 0.2)])
-    assert best_evaluation(tmp_path) == (0.2, 4)
+    assert recorded_accuracies(tmp_path) == {4: 0.2}
 
 
 def test_evaluations_under_another_prompt_do_not_count(tmp_path):
-    write_rows(
-        tmp_path,
-        [
-            {"eval/step": 4, "eval/accuracy": 0.2},
-            {"eval/step": 8, "eval/r1_zero/accuracy": 0.9},
-        ],
-    )
-    assert best_evaluation(tmp_path) == (0.2, 4)
+    rows = [{"eval/step": 4, "eval/accuracy": 0.2}, {"eval/step": 8, "eval/r1_zero/accuracy": 0.9}]
+    write_rows(tmp_path, rows)
+    assert recorded_accuracies(tmp_path) == {4: 0.2}
 
 
-def test_a_run_without_an_evaluation_has_no_best_one(tmp_path):
-    assert best_evaluation(tmp_path) is None
+def test_a_run_without_an_evaluation_has_no_accuracy(tmp_path):
+    assert recorded_accuracies(tmp_path) == {}
     write_rows(tmp_path, [{"step": 1, "train/loss": 1.0}])
-    assert best_evaluation(tmp_path) is None
+    assert recorded_accuracies(tmp_path) == {}

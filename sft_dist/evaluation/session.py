@@ -6,7 +6,7 @@ The loop says `submit(step, model_dir)` and `collect()`; neither waits.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Evaluations(Protocol):
     def submit(self, step: int, model_dir: Path) -> None: ...  # noqa: D102
     def collect(self) -> list[EvaluationResult]: ...  # noqa: D102
     def steps_reading(self) -> set[int]: ...  # noqa: D102
-    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]: ...  # noqa: D102
+    def drain(self, until: Callable[[], bool]) -> Iterator[EvaluationResult]: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
 
@@ -51,9 +51,9 @@ class NoEvaluations:
         """No step."""
         return set()
 
-    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]:
+    def drain(self, until: Callable[[], bool]) -> Iterator[EvaluationResult]:
         """Nothing to wait for."""
-        return []
+        return iter(())
 
     def close(self) -> None:
         """Nothing."""
@@ -90,15 +90,8 @@ class EvaluationSession:
             on_done=self._release,
         )
         self._exports = run_dir / EXPORTS
-        self._started = False
-        if settings.eval_placement == "shared":
-            self.start()
-
-    def start(self) -> None:
-        """Start the worker (later, with `--eval_placement after`)."""
-        if not self._started:
-            self._client.start()
-            self._started = True
+        self._worker_starts_late = settings.eval_placement == "after"
+        self._client.start(worker=not self._worker_starts_late)
 
     def submit(self, step: int, model_dir: Path) -> None:
         """Ask for an evaluation of the weights in `model_dir`; returns at once."""
@@ -114,28 +107,31 @@ class EvaluationSession:
 
     def collect(self) -> list[EvaluationResult]:
         """Results that have come in; never waits."""
-        return self._client.poll() if self._started else []
+        return self._client.poll()
 
     def steps_reading(self) -> set[int]:
         """Steps whose weights an open evaluation still reads."""
-        return set(self._steps.values())
+        submitted = set(self._steps.values())  # some are not on disk yet
+        return submitted | {request.step for request in self._client.open_requests}
 
-    def drain(self, until: Callable[[], bool]) -> list[EvaluationResult]:
-        """Wait for what is open, or until `until()`, telling how far it is; what came in."""
-        self.start()
-        results = self.collect()
+    def drain(self, until: Callable[[], bool]) -> Iterator[EvaluationResult]:
+        """Results as they come in, until nothing is open or `until()`; tells how far it is."""
+        if self._worker_starts_late:
+            self._client.start_worker()
         told = time.monotonic()
-        while self._client.pending and not until():
+        while True:
+            is_last = not self._client.pending or until()
+            yield from self.collect()  # after `pending` was read
+            if is_last:
+                return
             time.sleep(0.2)
-            results += self.collect()
             if time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
                 _tell(self._client)
-        return results + self.collect()
 
     def close(self) -> None:
         """Stop the worker; what is open stays in the run directory."""
-        if self._started and not self._client.pending:
+        if not self._client.pending:
             shutil.rmtree(self._exports, ignore_errors=True)
         self._client.close()
 

@@ -11,7 +11,7 @@ _PAIRS = {
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "‖": r"\|", "…⋯": r"\ldots ",
     "−‐‑‒–—―﹣": "-", "°": r"^\circ ", "℃": r"^\circ\text{C}", "℉": r"^\circ\text{F}",
     "√": r"\usqrt ", "∛": r"\ucbrt ", "∜": r"\ufourthrt ", "∑": r"\sum ", "∏": r"\prod ",
-    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "’‘": "'", "“”": '"', "⁄∕": "/",
+    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "’‘": "'", "“”": '"', "⁄∕": "/", "₤": "£",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
     "ℂ": r"\mathbb{C}", "\u2009\u202f": r"\,", "\u00a0\u2002\u2003\u2005\u2007\u3000": " ",
     "\u200b\u200c\u200d\u2060\u2061\u2062\u2063\ufeff": "",
@@ -33,6 +33,7 @@ _CHOOSE = re.compile(
     r"(?:\{(\d+|[a-z])\}|(\d))"
 )
 _PLAIN_CHOOSE = re.compile(r"(?<![\w.}])(\d+)C(\d+)(?![\w.])")
+_QUOTED = re.compile(r'["“]([^\W\d_][^\W_ ]*(?: [^\W_]+)*)["”]')
 _OVERLINED = re.compile("((?:[0-9][\u0305\u0304])+)")
 
 
@@ -41,6 +42,7 @@ def fold(text: str) -> str:
 
     The old notation of binomials, `{}_5C_2`, is rewritten too.
     """
+    text = _QUOTED.sub(r"\1", text)
     if text.isascii():
         return _fold_binomials(text)
     text = _OVERLINED.sub(lambda m: rf"\overline{{{m[1][::2]}}}", text)

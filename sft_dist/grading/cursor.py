@@ -11,8 +11,9 @@ from sft_dist.grading.tokens import Token
 from sft_dist.grading.tree import Node
 
 _END = Token("end of answer", "")
+_RELATIONS = set(vocabulary.RELATIONS)
 _NOT_FACTORS = (
-    set(vocabulary.RELATIONS)
+    _RELATIONS
     | vocabulary.MULTIPLICATIONS
     | vocabulary.DIVISIONS
     | {"pm", "mp", "cup", "cap", "setminus", "lor", "land", "choose", "over", "rfloor", "rceil"}
@@ -101,7 +102,7 @@ class Cursor:
         """True at a relation sign; the bar of `{x | x > 2}` is none."""
         if self.bar_closes and self.at("macro", "mid"):
             return False
-        return self.at_operator(set(vocabulary.RELATIONS)) or self.at("macro", "not")
+        return self.at_operator(_RELATIONS) or self.at("macro", "not")
 
     def at_factor(self) -> bool:
         """True if the next token begins another factor of a product."""

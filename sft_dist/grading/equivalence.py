@@ -70,7 +70,12 @@ def _same_tokens(first: list[Token], second: list[Token]) -> bool:
 def _outer(text: str) -> str:
     """Take off white space and the dollars or brackets of mathematics around the whole answer."""
     text = text.strip()
-    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+    for opening, closing in (
+        ("$$", "$$"),
+        ("$", "$"),
+        ("\\(", "\\)"),
+        ("\\[", "\\]"),
+    ):
         inner = text[len(opening) : -len(closing)]
         if (
             len(text) > len(opening) + len(closing)

@@ -136,7 +136,9 @@ def joined_apart(left: Node, right: Node) -> bool:
     if left.op != "list" or right.op != "list" or left.value == right.value:
         return False
     return any(
-        arg.op == "rel" and not set(arg.value) <= {"=", "approx"} for arg in left.args + right.args
+        (arg.op == "text" and {left.value, right.value} == {"and", "or"})
+        or (arg.op == "rel" and not set(arg.value) <= {"=", "approx"})
+        for arg in left.args + right.args
     )
 
 

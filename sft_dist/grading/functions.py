@@ -28,6 +28,7 @@ def read_big_operator(cursor: Cursor, name: str) -> Node:
 
 def read_function(cursor: Cursor, name: str) -> Node:
     """Read exponent, base and arguments of a function whose name was taken."""
+    name = vocabulary.ALIASES.get(name, name)
     power: Node | None = None
     base: Node | None = None
     for _ in range(2):

@@ -50,9 +50,7 @@ def flipped(node: Node) -> Node | None:
 def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
     match node.op:
         case "seq" if len(node.args) == 2 and node.value != "<>":
-            low, high = node.args
-            closed = (node.value[0] == "[", node.value[1] == "]")
-            return None, [make_interval(low, high, *closed, budget)]
+            return None, [_read_interval(node, budget)]
         case "union":
             return _joined([_read(arg, budget) for arg in node.args])
         case "const" if node.value == "mathbb R":
@@ -73,6 +71,14 @@ def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
     raise NotASetError
 
 
+def _read_interval(node: Node, budget: Budget) -> Interval:
+    low, high = node.args
+    interval = make_interval(low, high, node.value[0] == "[", node.value[1] == "]", budget)
+    if not interval.low.before(interval.high):
+        raise NotASetError  # a point, not an empty interval
+    return interval
+
+
 def _joined(parts: list[tuple[str | None, list[Interval]]]) -> tuple[str | None, list[Interval]]:
     letters = {letter for letter, _ in parts}
     if len(letters) != 1:
@@ -84,10 +90,12 @@ def _read_joint(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]
     """`x < 1 or x > 2` joins; `x > 1 and x < 2` intersects; a comma is unclear unless apart."""
     parts = [_read(arg, budget) for arg in node.args]
     letter, pieces = _joined(parts)
-    if node.value == "or" or (letter is None and all(arg.op == "seq" for arg in node.args)):
-        return letter, pieces
     if letter is None:
-        raise NotASetError
+        if any(piece.low.sign or piece.high.sign for piece in pieces):
+            return None, pieces
+        raise NotASetError  # a list of points, for all one can tell
+    if node.value == "or":
+        return letter, pieces
     common = parts[0][1]
     for _, others in parts[1:]:
         common = intersection(common, others)

@@ -110,9 +110,9 @@ class Matcher:
             left, right = right, left
         if right.op == "choice":
             return left.value == right.value and self.same(left.args[0], right.args[0])
-        if right.op in ("sym", "text"):
+        if right.op in ("sym", "text") and left.value == right.value:
             self._note("text")
-            return bool(left.value == right.value)
+            return True
         return self.same(left.args[0], right)
 
     def _same_ratio(self, left: Node, right: Node) -> bool:
@@ -121,7 +121,7 @@ class Matcher:
             left, right = right, left
         if len(left.args) != 2 or right.op != "div" or not forms.is_expression(right):
             return False
-        return self.same(Node("div", left.args), right)
+        return self._all_same(left.args, right.args)
 
     # Collections
 

@@ -12,6 +12,9 @@ _GLUED = ("sqrt", "sin", "cos", "tan", "log", "ln", "pi")
 _MAX_PRODUCT = 3  # letters; a longer run is a word
 _PLAIN_ROOTS = {"sqrt": "usqrt", "cbrt": "ucbrt"}  # their argument is read as plain text means it
 _SEPARATORS = re.compile(r"([,;]|\b(?:and|or)\b)", re.IGNORECASE)
+_UNIT_WITH_POWER = re.compile(
+    r"(?:[A-Za-z]{2,}|[mslghLNJWVAK])(?:\^\{?\d\}?)?(?:\s*/\s*[A-Za-z]+(?:\^\{?\d\}?)?)?"
+)
 _MATHEMATICS = re.compile(r"[\d=+^$\\]")
 
 Pieces = list[tuple[str, str]]
@@ -74,6 +77,10 @@ def read_text(content: str, *, upright: bool) -> Pieces:
     name = vocabulary.ALIASES.get(words, words)
     if name in vocabulary.FUNCTIONS and (upright or name not in vocabulary.ALSO_UNITS):
         return [("macro", _PLAIN_ROOTS.get(name, name))]
+    if words.lower() == "infinity":
+        return [("macro", "infty")]
+    if "^" in words and _UNIT_WITH_POWER.fullmatch(words):
+        return [("text", words.replace("{", "").replace("}", ""))]
     if _MATHEMATICS.search(words) or (words and not any(char.isalnum() for char in words)):
         return [("mathematics", words)]
     parts = (part.strip() for part in _SEPARATORS.split(words))

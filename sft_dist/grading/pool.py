@@ -191,7 +191,7 @@ class _Run:
 
 
 def _default_command() -> list[str]:
-    return [sys.executable, "-m", "sft_dist.grading.worker", str(_MAX_MEMORY_BYTES)]
+    return [sys.executable, "-P", "-m", "sft_dist.grading.worker", str(_MAX_MEMORY_BYTES)]
 
 
 def _cannot_start(command: Sequence[str]) -> str:

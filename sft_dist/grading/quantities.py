@@ -7,9 +7,10 @@ from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
 from sft_dist.grading.tree import Node, number
 
+_WORDED_CHOICE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s*([A-Za-z].+)")
 _CHOICE = re.compile(r"\(([A-Z])\)[.:]?|([A-Z])[.):]")
 _ANNOUNCEMENTS = {"answer", "the answer", "the answer is", "answer is", "final answer",
-                  "the final answer is", "final answer is"}  # fmt: skip
+                  "the final answer is", "final answer is", "approximately", "about"}  # fmt: skip
 
 
 def read_quantity(cursor: Cursor) -> Node:
@@ -94,6 +95,10 @@ def _read_text_first(cursor: Cursor) -> Node:
     if words in _ANNOUNCEMENTS:
         cursor.accept("op", ":")
     if _at_statement_end(cursor):
+        worded = _WORDED_CHOICE.fullmatch(phrase.strip())
+        if worded:
+            value = cursor.node("text", value=units.words_of(worded[3]))
+            return cursor.node("choice", value, value=worded[1] or worded[2])
         return cursor.node("text", value=words)
     choice = _CHOICE.fullmatch(phrase.strip())
     if choice:

@@ -5,7 +5,9 @@ the answer, which needs the format. The grading is ours, so scores differ from t
 the reference is wrong.
 """
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 from sft_dist.grading.extract import extract_boxed
 from sft_dist.grading.grader import compare_answers, extract_answer
@@ -56,9 +58,16 @@ def _rewards(answer: str | None, format_ok: bool, golds: list[str], fast: bool) 
 
 def _golds(ground_truth: GroundTruth) -> list[str]:
     golds = [ground_truth] if isinstance(ground_truth, str | int | float) else list(ground_truth)
-    texts = [str(gold) for gold in golds]
+    texts = [_written_out(gold) for gold in golds]
     unboxed = [extract_boxed(text) for text in texts]
     return [text if box is None else box for text, box in zip(texts, unboxed, strict=True)]
+
+
+def _written_out(gold: str | int | float) -> str:
+    """`1e-07` of Python would be read as a product with Euler's number."""
+    if isinstance(gold, float) and math.isfinite(gold):
+        return format(Decimal(repr(gold)), "f")
+    return str(gold)
 
 
 def _second_grader_accepts(answer: str, gold: str) -> bool:

@@ -38,6 +38,8 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
         tokens.pop()
     if _starts_with_choice(tokens):
         tokens[:3] = [Token("text", f"({tokens[1].text})")]
+    if _is_plain_builder(tokens):
+        tokens[0], tokens[-1] = Token("op", "\\{"), Token("op", "\\}")
     if _WORDS_ONLY.fullmatch(text.strip()) and _is_prose(tokens):
         return Node("text", (), units.words_of(text))
     cursor = Cursor(tokens, GRAMMAR)
@@ -54,6 +56,12 @@ def _starts_with_choice(tokens: list[Token]) -> bool:
     if len(tokens) < 4 or tokens[3].kind != "number":
         return False
     return [token.text for token in tokens[:3:2]] == ["(", ")"] and tokens[1].text in "ABCDE"
+
+
+def _is_plain_builder(tokens: list[Token]) -> bool:
+    """`{x | x > 0}` without backslashes."""
+    texts = [token.text for token in tokens]
+    return texts[:1] == ["{"] and texts[-1:] == ["}"] and texts[2:3] in (["|"], [":"])
 
 
 def _is_prose(tokens: list[Token]) -> bool:
@@ -129,6 +137,8 @@ def _read_modulus(cursor: Cursor) -> Node:
 
 def _read_set_expression(cursor: Cursor) -> Node:
     left = _read_ratio(cursor)
+    if cursor.accept("macro", "choose"):  # without the braces that TeX asks for
+        left = cursor.node("binom", left, _read_ratio(cursor))
     while True:
         if cursor.at("macro", *_SET_OPERATIONS):
             name = _SET_OPERATIONS[cursor.take().text]

@@ -22,6 +22,7 @@ _SPELLED = {"**": "^", "+/-": "pm", "+-": "pm", "->": "to", "≠": "ne"}
 _OPERAND = re.compile(r"\s*(?:[\w(]|\\[A-Za-z])")
 _SPACES = re.compile(r"[\s~]+")
 _CURRENCY = "€£¥₹"
+_BRACED_COLON = re.compile(r"(?<![A-Za-z])\{:\}")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
 
 
@@ -56,7 +57,7 @@ class _Scanner:
         if depth > MAX_TEXT_DEPTH:
             raise OverLimitError("text macros nested too deep")
         self._depth = depth
-        self._text = _HALF_OF_DAY.sub(r"\1m ", text)
+        self._text = _BRACED_COLON.sub(":", _HALF_OF_DAY.sub(r"\1m ", text))
         self._position = 0
         self._tokens: list[Token] = []
         self._spaced = False

@@ -90,7 +90,7 @@ _ANALYTIC: dict[str, Callable[[Any, Any], Any]] = {
     "csch": lambda c, x: 1 / c.sinh(x), "ln": lambda c, x: c.log(x),
     "arcsinh": lambda c, x: c.asinh(x), "arccosh": lambda c, x: c.acosh(x),
     "arctanh": lambda c, x: c.atanh(x), "Re": lambda c, x: c.re(x), "Im": lambda c, x: c.im(x),
-    "norm": lambda c, x: abs(x),
+    "norm": lambda c, x: abs(x), "cis": lambda c, x: c.expj(x),
 }  # fmt: skip
 _UNEVALUATED = frozenset(["det", "dim", "ker", "arg", "sgn", "deg"])
 _UNBOUNDED = frozenset(["sinh", "cosh", "tanh", "coth", "sech", "csch"])

@@ -16,6 +16,8 @@ def simplify_matrix(node: Node) -> Node:
             return _map(matrix, lambda entry: Node("div", (entry, scalar)))
         case "mul", (*scalars, Node(op="matrix") as matrix) if all(map(is_expression, scalars)):
             return _map(matrix, lambda entry: Node("mul", (*scalars, entry)))
+        case "mul", (Node(op="sym") as name, Node(op="seq") as point) if name.value.isupper():
+            return point  # a point with its name: A(2, 3)
         case "call", (Node(op="matrix") as matrix,) if node.value == "det":
             rows, columns, _ = matrix.value
             return node if rows != columns or rows > MAX_DETERMINANT else _determinant(matrix)

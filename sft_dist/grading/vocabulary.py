@@ -14,7 +14,7 @@ SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "v
 
 FUNCTIONS = _names(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth "
-    "sech csch ln log lg exp gcd lcm max min det floor ceil sqrt cbrt abs binom deg dim "
+    "sech csch cis ln log lg exp gcd lcm max min det floor ceil sqrt cbrt abs binom deg dim "
     "ker Re Im arg sgn"
 )
 ALSO_UNITS = _names("min sec deg max det dim arg")
@@ -58,7 +58,8 @@ DECORATIONS = _names(
     "overleftrightarrow square odot"
 )
 PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "inf": "infty", "oo": "infty",
-                   "infty": "infty", "emptyset": "emptyset"}  # fmt: skip
+                   "infty": "infty", "emptyset": "emptyset",
+                   "union": "cup"}  # fmt: skip
 SHORT_WORDS = _names(
     "cm mm km kg mg ft mi lb lbs oz hr hrs min sec mph kph yd yds sq am pm AM PM USD or "
     "and Or And OR AND no yes No Yes one two six ten ml mL deg rad odd Odd if If is to of "

@@ -7,6 +7,7 @@ Not for use by hand. It ends when its standard input ends, so it never outlives 
 
 import contextlib
 import json
+import signal
 import sys
 from dataclasses import asdict
 from typing import Any, TextIO
@@ -38,5 +39,7 @@ def _limit_memory(max_bytes: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool, which ends its workers
     _limit_memory(int(sys.argv[1]))
-    serve(sys.stdin, sys.stdout)
+    answers_stream, sys.stdout = sys.stdout, sys.stderr  # nothing else may write among the answers
+    serve(sys.stdin, answers_stream)

@@ -54,7 +54,7 @@ class WorkerProcess:
             self._input.flush()
 
     def read_answers(self) -> list[tuple[int, dict[str, Any]]] | None:
-        """Take what it wrote: the tasks it finished with their answers; None if it is dead."""
+        """Take what it wrote: the tasks it finished and their answers; None if it is dead or lies."""
         data = os.read(self.output.fileno(), 1 << 16)
         if not data:
             return None
@@ -64,7 +64,10 @@ class WorkerProcess:
             if not self._ready:
                 self._ready = True
             elif self.task is not None:
-                answers.append((self.task, json.loads(line)))
+                try:
+                    answers.append((self.task, json.loads(line)))
+                except ValueError:  # it no longer speaks the protocol
+                    return None
                 self.task = None
         return answers
 

@@ -69,6 +69,13 @@ def test_a_worker_that_dies_is_replaced_and_only_its_response_suffers(tmp_path):
     assert results[:5] + results[6:] == [grade(*pair) for pair in PAIRS[:10]]
 
 
+def test_a_worker_that_writes_something_else_is_replaced(tmp_path):
+    command = stub(tmp_path, "if 'babble' in text: print('no json', flush=True)")
+    with GradingPool(num_workers=1, worker_command=command) as pool:
+        results = pool.grade_many([(r"\boxed{babble}", "1"), (r"\boxed{1}", "1")])
+    assert [result.verdict for result in results] == ["unparseable", "correct"]
+
+
 def test_a_response_whose_worker_died_once_is_tried_again(tmp_path):
     marker = tmp_path / "died"
     body = f"""

@@ -22,6 +22,7 @@ ALL = {"format_reward": 1.0, "answer_reward": 1.0, "reward": 1.0}
         (r"so \boxed{}", "0.5", FORMAT_ONLY),
         (r"\boxed{7}", 7, ALL),
         (r"\boxed{\frac{1}{4}}", 0.25, ALL),
+        (r"\boxed{10^{-7}}", 1e-7, ALL),
         (r"\boxed{7}", ["6", "7"], ALL),
         (r"\boxed{8}", ["6", "7"], FORMAT_ONLY),
         (r"\boxed{7}", r"\boxed{7}", ALL),

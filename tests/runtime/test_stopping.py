@@ -7,7 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from sft_dist.runtime import stopping
-from sft_dist.runtime.stopping import SIGNALS, stop_on_signals, take_save_request
+from sft_dist.runtime.stopping import (
+    SIGNALS,
+    drop_stale_stop,
+    stop_on_signals,
+    take_save_request,
+)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -53,13 +58,24 @@ def test_a_signal_that_scheduler_and_launcher_both_deliver_counts_once(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_repeated_later_ends_the_process_at_once(tmp_path, exits, clock, number):
+def test_the_same_signal_later_ends_the_process_at_once(tmp_path, exits, clock, number):
     with stop_on_signals(tmp_path) as request:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+        assert exits == []
         clock.now += 60
         os.kill(os.getpid(), number)
-        assert request.reason == "SIGTERM"
+        assert request.requested()
     assert exits == [128 + number]
+
+
+def test_the_end_of_the_time_after_its_warning_leaves_the_save_going(tmp_path, exits, clock):
+    """Slurm's --signal comes first, its SIGTERM at the limit, and SIGKILL only after KillWait."""
+    with stop_on_signals(tmp_path) as request:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        clock.now += 60
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.reason == "SIGUSR1"
+    assert exits == []
 
 
 def test_the_old_handlers_are_back_afterwards_also_after_an_error(tmp_path):
@@ -78,6 +94,13 @@ def test_a_stop_file_asks_to_stop(tmp_path):
         (tmp_path / "STOP").touch()
         assert request.requested()
         assert request.reason == "STOP file"
+
+
+def test_a_stop_file_may_say_why(tmp_path):
+    (tmp_path / "STOP").write_text("requeue: the time is over\n")
+    with stop_on_signals(tmp_path) as request:
+        assert request.requested()
+        assert request.reason == "STOP file: requeue: the time is over"
 
 
 def test_a_request_stays_when_its_file_goes(tmp_path):
@@ -110,4 +133,25 @@ def test_a_save_file_asks_once(tmp_path):
     (tmp_path / "SAVE").touch()
     assert take_save_request(tmp_path)
     assert not take_save_request(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_file_of_an_earlier_attempt_does_not_stop_this_one(tmp_path):
+    (tmp_path / "STOP").touch()
+    os.utime(tmp_path / "STOP", (1000, 1000))
+    drop_stale_stop(tmp_path, since=1001.0)
+    with stop_on_signals(tmp_path) as request:
+        assert not request.requested()
+
+
+def test_a_stop_file_made_while_this_attempt_starts_counts(tmp_path):
+    (tmp_path / "STOP").touch()
+    os.utime(tmp_path / "STOP", (1002, 1002))
+    drop_stale_stop(tmp_path, since=1001.0)
+    with stop_on_signals(tmp_path) as request:
+        assert request.requested()
+
+
+def test_without_a_stop_file_there_is_nothing_to_drop(tmp_path):
+    drop_stale_stop(tmp_path, since=1001.0)
     assert list(tmp_path.iterdir()) == []
