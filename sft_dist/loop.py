@@ -124,20 +124,20 @@ class TrainingLoop:
 
     def _save_and_evaluate(self, state: TrainState) -> None:
         step = state.step
-        milestone = self.plan.is_epoch_end(step) or step == self.plan.total_steps
-        save = milestone or step % self.config.checkpoint.save_steps == 0
+        save = self._is_milestone(step) or step % self.config.checkpoint.save_steps == 0
         if save or any_rank(self._save_requested(), self.ranks.device):
             self._save(state)
-        if self.config.evaluation.eval_placement == "off":
-            return
         if self._evaluation_is_due(step):
             self.evaluations.submit(step, self._evaluated_weights(state))
 
     def _evaluation_is_due(self, step: int) -> bool:
-        if step == 0:
-            return self.config.evaluation.eval_at_start
-        milestone = self.plan.is_epoch_end(step) or step == self.plan.total_steps
-        return milestone or step % self.config.evaluation.eval_steps == 0
+        settings = self.config.evaluation
+        if step == 0 or settings.eval_placement == "off":
+            return settings.eval_at_start and settings.eval_placement != "off"
+        return self._is_milestone(step) or step % settings.eval_steps == 0
+
+    def _is_milestone(self, step: int) -> bool:
+        return self.plan.is_epoch_end(step) or step == self.plan.total_steps
 
     def _submit_missed(self, state: TrainState) -> None:
         """Ask for the evaluations up to here that have no result: none when all went well.

@@ -38,6 +38,7 @@ class Evaluator:
     Attributes:
         log10_range: The largest size or smallness (decimal exponent) of a power met on the way;
             sums of such values need that many digits more.
+        met_complex: Some value on the way was not real.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Evaluator:
         self._values = values or {}
         self._context: Any = None
         self.log10_range = 0.0
+        self.met_complex = False
 
     def value(self, node: Node) -> Any:
         """Return the value of `node`.
@@ -66,7 +68,10 @@ class Evaluator:
         handler = self._handlers.get(node.op)
         if handler is None:
             raise OverLimitError(f"no value for {node.op}")
-        return handler(self, node)
+        value = handler(self, node)
+        if not isinstance(value, Fraction) and value.imag != 0:
+            self.met_complex = True
+        return value
 
     @property
     def context(self) -> Any:

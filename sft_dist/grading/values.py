@@ -113,16 +113,14 @@ def _has_i(node: Node) -> bool:
 
 
 def _compare_at(left: Node, right: Node, values: Values, budget: Budget) -> tuple[bool, bool]:
-    """Return whether they are equal at a point, and whether both are real there."""
+    """Return whether they are equal at a point, and whether both are real there, part by part.
+
+    So `sqrt(x) sqrt(y)` is compared with `sqrt(xy)` where its roots exist.
+    """
     probe = make_evaluator(budget, digits=20, values=values)
-    real = all(_is_real(probe.value(side)) for side in (left, right))
-    return _compare(left, right, values, budget)[0], real
-
-
-def _is_real(value: Any) -> bool:
-    if isinstance(value, Fraction):
-        return True
-    return bool(abs(value.imag) <= abs(value) / 10**12)
+    for side in (left, right):
+        probe.value(side)
+    return _compare(left, right, values, budget)[0], not probe.met_complex
 
 
 def _counts_whole(left: Node, right: Node) -> bool:

@@ -12,6 +12,8 @@ def simplify_matrix(node: Node) -> Node:
     match node.op, node.args:
         case "neg", (Node(op="matrix") as matrix,):
             return _map(matrix, lambda entry: Node("neg", (entry,)))
+        case "neg", (Node(op="seq") as point,) if point.value in ("()", "<>"):
+            return Node("seq", tuple(Node("neg", (entry,)) for entry in point.args), point.value)
         case "div", (Node(op="matrix") as matrix, scalar):
             return _map(matrix, lambda entry: Node("div", (entry, scalar)))
         case "mul", (*scalars, Node(op="matrix") as matrix) if all(map(is_expression, scalars)):

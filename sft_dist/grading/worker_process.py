@@ -54,7 +54,7 @@ class WorkerProcess:
             self._input.flush()
 
     def read_answers(self) -> list[tuple[int, dict[str, Any]]] | None:
-        """Take what it wrote: the tasks it finished and their answers; None if it is dead or lies."""
+        """Return the finished tasks with their answers; None if it is dead or babbles."""
         data = os.read(self.output.fileno(), 1 << 16)
         if not data:
             return None

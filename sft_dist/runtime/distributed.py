@@ -72,6 +72,8 @@ def broadcast_text(text: str | None) -> str:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so; every rank gets the same answer. Collective."""
+    if not dist.is_initialized():
+        return flag
     box = torch.tensor([int(flag)], device=device)
     dist.all_reduce(box, op=dist.ReduceOp.MAX)
     return bool(box.item())

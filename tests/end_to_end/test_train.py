@@ -130,6 +130,15 @@ def test_a_plain_process_trains_and_is_evaluated(plain):
     assert list(evaluations(plain)) == [0, 6, 9]
 
 
+def test_evaluations_may_wait_until_training_ends(inputs, tmp_path):
+    settings = {"engine": "torch", "eval_backend": "hf", "eval_placement": "after"}
+    short = {**COMMON, "max_steps": 2, "warmup_steps": 0, "eval_steps": 1}
+    run_dir = tmp_path / "run"
+    done = run(PLAIN, **inputs, **short, **settings, output_dir=run_dir)
+    assert list(evaluations(run_dir)) == [0, 1, 2]
+    assert done.stderr.index("step 2/2") < done.stderr.index("evaluation of step 0")
+
+
 def test_plain_torch_and_zero2_learn_the_same(plain, sharded):
     for step, loss in losses(plain).items():
         assert losses(sharded)[step] == pytest.approx(loss, rel=2e-2)  # bf16 against float32

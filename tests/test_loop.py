@@ -1,0 +1,214 @@
+"""What happens between two steps: saving, evaluating, stopping. Engine and worker are fakes."""
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sft_dist.checkpoint import list_checkpoints
+from sft_dist.config import from_flat
+from sft_dist.data.sampler import BatchPlan
+from sft_dist.engines.protocol import StepResult
+from sft_dist.errors import NonFiniteError
+from sft_dist.evaluation.scoring import EvaluationResult
+from sft_dist.loop import TrainingLoop
+from sft_dist.preparation import Prepared
+from sft_dist.runtime.distributed import Ranks
+from sft_dist.runtime.stopping import stop_on_signals
+from sft_dist.train_state import TrainState
+from tests.tiny import tiny_examples
+
+
+class FakeEngine:
+    def __init__(self, applied=True):
+        self.applied = applied
+        self.steps = 0
+
+    def train_step(self, micro_batches, global_target_tokens, learning_rate):
+        self.steps += 1
+        return StepResult(2.0 * global_target_tokens, 1.0, 3.0, 5.0, self.applied)
+
+    def export_weights(self, directory):
+        (directory / "model.safetensors").write_text(f"weights {self.steps}")
+
+    def save_state(self, directory):
+        directory.mkdir(exist_ok=True)
+        (directory / "state.distcp").write_text(f"state {self.steps}")
+
+
+class FakeEvaluations:
+    def __init__(self):
+        self.submitted = []
+        self.results = []
+
+    def submit(self, step, model_dir):
+        self.submitted.append((step, model_dir.name))
+
+    def collect(self):
+        done, self.results = self.results, []
+        return done
+
+    def steps_reading(self):
+        return set()
+
+
+class FakeTracker:
+    def __init__(self):
+        self.steps = []
+        self.evaluations = []
+
+    def log_step(self, row):
+        self.steps.append(row)
+
+    def log_evaluation(self, row, samples):
+        self.evaluations.append(row)
+
+
+class FakeTokenizer:
+    def save_pretrained(self, directory):
+        (directory / "tokenizer.json").write_text("{}")
+
+
+@pytest.fixture
+def make_loop(tmp_path):
+    """A loop over 20 examples in batches of 4: 5 steps an epoch, 10 in all."""
+    model_dir = tmp_path / "base"
+    model_dir.mkdir()
+    shape = {"model_type": "qwen2", "num_hidden_layers": 1, "hidden_size": 8}
+    (model_dir / "config.json").write_text(json.dumps(shape))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+
+    def make(engine=None, accuracies=None, stop=None, **settings):
+        plan = BatchPlan(num_examples=20, global_batch_size=4, num_epochs=2, seed=0)
+        prepared = Prepared(
+            model_dir=model_dir, tokenizer=FakeTokenizer(), stop_token_id=0,
+            examples=tiny_examples(20), evaluation=[], plan=plan, warmup_steps=0, fingerprint="f",
+        )  # fmt: skip
+        return TrainingLoop(
+            from_flat({"save_steps": 4, "eval_steps": 3, **settings}),
+            prepared,
+            engine=engine or FakeEngine(),
+            num_parameters=10,
+            ranks=Ranks(0, 0, 1, torch.device("cpu")),
+            run_dir=run_dir,
+            tracker=FakeTracker(),
+            evaluations=FakeEvaluations(),
+            stop=stop or SimpleNamespace(requested=lambda: False),
+            accuracies=accuracies,
+        )
+
+    return make
+
+
+def fresh(step=0):
+    return TrainState(
+        step=step, seed=0, global_batch_size=4, num_examples=20, data_fingerprint="f",
+        wandb_run_id="w",
+    )  # fmt: skip
+
+
+def saved_steps(loop):
+    return [path.name for path in list_checkpoints(loop.run_dir)]
+
+
+def test_saves_at_its_steps_at_each_epochs_end_and_at_the_last_step(make_loop):
+    loop = make_loop(keep_last_n_checkpoints=0)
+    assert loop.run(fresh()).step == 10
+    assert saved_steps(loop) == [f"checkpoint-{n}" for n in (4, 5, 8, 10)]
+
+
+def test_evaluates_the_base_model_at_its_steps_and_at_each_epochs_end(make_loop):
+    loop = make_loop(keep_last_n_checkpoints=0)
+    loop.run(fresh())
+    assert loop.evaluations.submitted == [
+        (0, "base"),
+        (3, "step-000003-attempt-1"),
+        (5, "checkpoint-5"),
+        (6, "step-000006-attempt-1"),
+        (9, "step-000009-attempt-1"),
+        (10, "checkpoint-10"),
+    ]
+
+
+def test_evaluates_nothing_when_evaluation_is_off(make_loop):
+    loop = make_loop(eval_placement="off")
+    loop.run(fresh())
+    assert loop.evaluations.submitted == []
+    assert not (loop.run_dir / ".exports").exists()
+
+
+def test_every_step_is_logged_with_the_mean_over_the_global_batch(make_loop):
+    loop = make_loop()
+    loop.run(fresh())
+    assert [row["step"] for row in loop.tracker.steps] == list(range(1, 11))
+    row = loop.tracker.steps[0]
+    assert row["train/loss"] == 2.0
+    assert row["train/grad_norm_preclip"] == 5.0
+    assert row["train/grad_norm"] == 1.0
+    assert row["train/examples"] == 4
+
+
+def test_an_evaluation_that_comes_in_is_logged_at_its_own_step(make_loop):
+    loop = make_loop()
+    metrics = {"eval/accuracy": 0.5}
+    loop.evaluations.results = [
+        EvaluationResult(0, None, metrics),
+        EvaluationResult(3, None, error="worker gone"),
+    ]
+    loop.run(fresh())
+    assert loop.tracker.evaluations == [{"eval/step": 0, **metrics}]
+
+
+def test_the_best_checkpoint_outlives_newer_ones(make_loop):
+    loop = make_loop(keep_last_n_checkpoints=1, accuracies={4: 0.9, 5: 0.1})
+    loop.run(fresh())
+    assert saved_steps(loop) == ["checkpoint-4", "checkpoint-10"]
+
+
+def test_a_stop_saves_at_the_step_it_was_seen(make_loop, tmp_path):
+    with stop_on_signals(tmp_path) as stop:
+        loop = make_loop(stop=stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        state = loop.run(fresh())
+    assert state.step == 1
+    assert saved_steps(loop) == ["checkpoint-1"]
+
+
+def test_a_save_file_asks_for_a_checkpoint_now(make_loop):
+    loop = make_loop(keep_last_n_checkpoints=0)
+    (loop.run_dir / "SAVE").touch()
+    loop.run(fresh())
+    assert "checkpoint-1" in saved_steps(loop)
+
+
+def test_evaluations_that_a_killed_attempt_did_not_ask_for_are_asked_for(make_loop):
+    first = make_loop(keep_last_n_checkpoints=0)
+    first.run(fresh())
+    resumed = make_loop(accuracies={0: 0.1, 5: 0.2, 9: 0.3})
+    resumed.run(fresh(step=10))
+    # 4 and 8 were saved and are not steps of evaluation
+    assert resumed.evaluations.submitted == [
+        (3, "step-000003-attempt-1"), (6, "step-000006-attempt-1"), (10, "checkpoint-10"),
+    ]  # fmt: skip
+
+
+def test_a_damaged_checkpoint_that_is_reached_again_is_replaced(make_loop):
+    first = make_loop()
+    first.run(fresh())
+    (first.run_dir / "checkpoint-10/model.safetensors").write_text("damaged 10")
+    again = make_loop()
+    again.engine.steps = 9
+    again.run(fresh(step=9))
+    assert (first.run_dir / "checkpoint-10/model.safetensors").read_text() == "weights 10"
+    assert (first.run_dir / ".superseded/checkpoint-10.0").is_dir()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_saves_nothing(make_loop):
+    loop = make_loop(engine=FakeEngine(applied=False))
+    with pytest.raises(NonFiniteError, match=r"step 1: .*train/x/"):
+        loop.run(fresh())
+    assert saved_steps(loop) == []
