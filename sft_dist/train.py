@@ -53,9 +53,6 @@ def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
     from sft_dist.preparation import prepare
     from sft_dist.runtime.distributed import distributed, use_deterministic_kernels
-    from sft_dist.runtime.launch_environment import (
-        rank_from_environment,
-    )
     from sft_dist.runtime.stopping import stop_on_signals
     from sft_dist.tracking.console import set_up_logging
 
@@ -66,11 +63,12 @@ def train(config: TrainConfig) -> None:
     with distributed() as ranks:
         run_dir = open_run_dir(config, prepared, ranks)
         with stop_on_signals(run_dir) as stop:
-            loop, state, tracker, evaluations = build(config, prepared, ranks, run_dir, stop)
+            loop = None
             try:
+                loop, state = build(config, prepared, ranks, run_dir, stop)
                 state = loop.run(state)
             except BaseException as error:
-                give_up(error, ranks, run_dir, tracker, evaluations)
+                give_up(error, ranks, run_dir, loop)
                 raise
     if ranks.is_zero:
         # The ranks have left the process group: nobody waits for the evaluations but rank 0.
@@ -100,7 +98,7 @@ def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks") -> P
 
 def build(
     config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path, stop: "StopRequest"
-) -> tuple["TrainingLoop", "TrainState", "Tracker", "Evaluations"]:
+) -> tuple["TrainingLoop", "TrainState"]:
     """Observers first (the evaluation engine starts while the model loads), then the engine."""
     from sft_dist.engines.build import build_engine
     from sft_dist.loop import TrainingLoop
@@ -133,7 +131,7 @@ def build(
         stop=stop,
         accuracies=recorded_accuracies(run_dir),
     )
-    return loop, state, tracker, evaluations
+    return loop, state
 
 
 def observers(
@@ -191,17 +189,14 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
 
 
 def give_up(
-    error: BaseException,
-    ranks: "Ranks",
-    run_dir: Path,
-    tracker: "Tracker",
-    evaluations: "Evaluations",
+    error: BaseException, ranks: "Ranks", run_dir: Path, loop: "TrainingLoop | None"
 ) -> None:
     """Leave a readable end after a failure; no collective, the other ranks may not be there."""
     if ranks.is_zero:
         write_status(run_dir, "failed", f"{type(error).__name__}: {error}")
-    evaluations.close()
-    tracker.close(failed=True)
+    if loop is not None:
+        loop.evaluations.close()
+        loop.tracker.close(failed=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which settings cannot be run: all faults of a `TrainConfig`, from its values and the paths alone.
 
 Nothing is allocated here. Faults that need the data (a warm-up longer than the run) are found by
-`plan.py`, those of the DeepSpeed file by `engines/ds_config.py`.
+`preparation.py`, those of the DeepSpeed file by `engines/ds_config.py`.
 """
 
 import importlib.util

@@ -1,18 +1,22 @@
 """The main job as users start it: real processes, real DeepSpeed, real vLLM, a tiny model."""
 
 import json
+import shutil
 import signal
+import subprocess
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sft_dist.checkpoint import damage, list_checkpoints
 from tests.end_to_end.runs import (
     PLAIN,
     SFT_TRAIN,
     TWO_RANKS,
+    environment,
     evaluations,
+    flags,
     kill,
     losses,
     norms,
@@ -160,11 +164,21 @@ def test_a_run_asked_to_stop_saves_and_goes_on_with_sft_train(inputs, plain, tmp
 
 
 def test_a_run_directory_in_use_is_refused_before_anything_starts(inputs, plain):
-    import subprocess
-
-    from tests.end_to_end.runs import environment, flags
-
     command = [*PLAIN, *flags(**inputs, output_dir=plain)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert "--resume_from_checkpoint" in done.stderr
+
+
+def test_a_model_that_does_not_load_is_told_and_leaves_a_failed_run(inputs, tmp_path):
+    broken = tmp_path / "model"
+    shutil.copytree(inputs["model_path"], broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    command = [*PLAIN, *flags(model_path=broken, data_path=inputs["data_path"], **QUIET)]
+    command += flags(engine="torch", output_dir=tmp_path / "run")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "model.norm.weight" in done.stderr
+    assert state(tmp_path / "run") == "failed"
