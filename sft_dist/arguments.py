@@ -1,4 +1,4 @@
-"""Command line and YAML files -> `TrainConfig`, with every fault found before the first is told.
+"""Command lines and YAML files -> settings, with every fault found before the first is told.
 
 Order of precedence: defaults < `--debug` defaults < settings of the resumed run < `--config`
 files < command line. jsonargparse knows the types and prints the help; it stops at the first
@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from sft_dist.config import DEBUG_DEFAULTS, GROUPS, TrainConfig, from_flat
+from sft_dist.config import DEBUG_DEFAULTS, GROUPS, ScoringConfig, TrainConfig, from_flat
 from sft_dist.errors import ConfigError
 
 FLAGS: dict[str, Any] = {f.name: f.type for group in GROUPS.values() for f in fields(group)}
-EVALUATE_GROUPS = ("model", "data", "evaluation", "checkpoint", "tracking", "engine")
 COMMANDS = ("config", "print_config", "help")
+NOT_FOR_EVALUATION = ("optimizer", "batch")
 
 Check = Callable[[TrainConfig], list[str]]
 
@@ -36,65 +36,163 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
         SystemExit: after `--help` or `--print_config`.
     """
     description = "Fine-tune a causal LM on MATH. Under torchrun one process is one rank."
-    parser = make_parser("sft-train", description, GROUPS)
-    faults: list[str] = []
-    given, commands = read_arguments(argv, parser, faults)
+    reader = ArgumentReader("sft-train", description, GROUPS)
+    given = reader.read(argv)
     config = from_flat({**_inherited(given), **given})
-    faults += [fault for check in checks for fault in check(config)]
-    if faults:
-        raise ConfigError(faults)
-    if "print_config" in commands:
+    reader.raise_faults(check(config) for check in checks)
+    if "print_config" in reader.commands:
         print(yaml.safe_dump(config.flat(), sort_keys=False), end="")
         raise SystemExit(0)
     return config
 
 
-def parse_evaluate_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainConfig:
-    """Read the command line of `sft_dist.evaluate`: the flags of training that matter to it."""
+def parse_evaluate_config(
+    argv: Sequence[str], checks: Sequence[Check]
+) -> tuple[TrainConfig, ScoringConfig]:
+    """Read the command line of `sft_dist.evaluate`: the flags of training that matter to it.
+
+    With `--regrade` nothing is generated, and `checks` are not asked.
+    """
     description = "Score a model or a checkpoint on MATH problems; nothing is trained."
-    groups = {name: GROUPS[name] for name in EVALUATE_GROUPS}
-    faults: list[str] = []
-    given, _ = read_arguments(argv, make_parser("sft-evaluate", description, groups), faults)
+    groups = {name: group for name, group in GROUPS.items() if name not in NOT_FOR_EVALUATION}
+    reader = ArgumentReader("sft-evaluate", description, {**groups, "scoring": ScoringConfig})
+    given = reader.read(argv)
+    names = {f.name for f in fields(ScoringConfig)}
+    scoring = ScoringConfig(**{name: given[name] for name in names & set(given)})
     config = from_flat({**given, "engine": "torch"})  # no engine is built: none need be installed
-    faults += [fault for check in checks for fault in check(config)]
-    if faults:
-        raise ConfigError(faults)
-    return config
+    reader.raise_faults(check(config) for check in (() if scoring.regrade else checks))
+    return config, scoring
 
 
-def read_arguments(
-    argv: Sequence[str], parser: Any, faults: list[str]
-) -> tuple[dict[str, Any], set[str]]:
-    """(settings given, commands given); faults of names and types are added to `faults`."""
-    pairs = list(_split_flags(argv, faults))
-    commands = {name for name, _ in pairs if name in COMMANDS}
-    if "help" in commands:
-        parser.print_help()
-        sys.stdout.flush()
-        raise SystemExit(0)
-    given: dict[str, Any] = {}
-    for name, text in pairs:
-        if name == "config" and text is None:
-            faults.append("--config: expected the path of a YAML file, found none")
-        elif name == "config":
-            given.update(_read_yaml(Path(str(text)), parser, faults))
-    given.update(_parse_text([p for p in pairs if p[0] not in COMMANDS], parser, faults))
-    return given, commands
+class ArgumentReader:
+    """Reads one command's settings, and gathers the faults of their names and types."""
 
+    def __init__(self, prog: str, description: str, groups: Mapping[str, type]) -> None:
+        """One help group for each dataclass of `groups`; flags are flat."""
+        import jsonargparse
 
-def make_parser(prog: str, description: str, groups: Mapping[str, type]) -> Any:
-    """A jsonargparse parser: flat flags, one help group a dataclass."""
-    import jsonargparse
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        self._parser: Any = jsonargparse.ArgumentParser(
+            prog=prog, exit_on_error=False, add_help=False, description=description
+        )
+        self._parser.add_argument("--config", help="YAML file of settings; the command line wins.")
+        self._parser.add_argument(
+            "--print_config", action="store_true", help="Print all settings and stop."
+        )
+        for group in groups.values():
+            self._parser.add_class_arguments(group, as_group=True)
+        self._types: dict[str, Any] = {
+            f.name: f.type for group in groups.values() for f in fields(group)
+        }
+        self.commands: set[str] = set()
+        self.faults: list[str] = []
 
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
-        prog=prog, exit_on_error=False, add_help=False, description=description
-    )
-    parser.add_argument("--config", help="YAML file of settings; the command line wins.")
-    parser.add_argument("--print_config", action="store_true", help="Print all settings and stop.")
-    for group in groups.values():
-        parser.add_class_arguments(group, as_group=True)
-    return parser
+    def read(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The settings given, by name; `--help` prints and leaves."""
+        pairs = list(self._split(argv))
+        self.commands = {name for name, _ in pairs if name in COMMANDS}
+        if "help" in self.commands:
+            self._parser.print_help()
+            sys.stdout.flush()
+            raise SystemExit(0)
+        given: dict[str, Any] = {}
+        for name, text in pairs:
+            if name == "config":
+                given.update(self._read_yaml(text))
+        for name, text in pairs:
+            if name not in COMMANDS:
+                given.update(self._read_flag(name, text))
+        return given
+
+    def raise_faults(self, more: Iterator[list[str]]) -> None:
+        """Raise `ConfigError` when there are any, those of `more` among them."""
+        self.faults += [fault for found in more for fault in found]
+        if self.faults:
+            raise ConfigError(self.faults)
+
+    def _split(self, argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        """`--name value`, `--name=value`, bare `--name`, `--no_name` as (name, text or None)."""
+        rest = list(argv)
+        while rest:
+            token = rest.pop(0)
+            if token in ("-h", "--help"):
+                yield "help", None
+                continue
+            if not token.startswith("--"):
+                self.faults.append(
+                    f"expected a flag, found {token!r}; flags are written --name value"
+                )
+                continue
+            name, equals, text = token[2:].partition("=")
+            name = name.replace("-", "_")
+            if not equals and rest and not rest[0].startswith("--"):
+                yield name, rest.pop(0)
+            else:
+                yield name, text if equals else None
+
+    def _read_flag(self, name: str, text: str | None) -> dict[str, Any]:
+        negated = name.removeprefix("no_")
+        if name != negated and self._types.get(negated) is bool and text is None:
+            return {negated: False}
+        if name not in self._types:
+            return self._fault(self._unknown(f"--{name}", name))
+        if text is None and self._types[name] is not bool:
+            expected = self._type_name(name)
+            return self._fault(f"--{name}: expected a value ({expected}), found none")
+        return self._value(f"--{name}", name, "true" if text is None else text)
+
+    def _read_yaml(self, text: str | None) -> dict[str, Any]:
+        """The settings of one `--config` file."""
+        if text is None:
+            return self._fault("--config: expected the path of a YAML file, found none")
+        try:
+            loaded = yaml.safe_load(Path(text).read_text()) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            return self._fault(f"--config {text}: expected a readable YAML file, found: {error}")
+        if not isinstance(loaded, dict):
+            found = type(loaded).__name__
+            return self._fault(f"--config {text}: expected `flag: value` lines, found a {found}")
+        values: dict[str, Any] = {}
+        for name, value in loaded.items():
+            values.update(self._read_yaml_value(f"{text}: {name}", str(name), value))
+        return values
+
+    def _read_yaml_value(self, place: str, name: str, value: Any) -> dict[str, Any]:
+        if name not in self._types:
+            return self._fault(self._unknown(place, name))
+        if value is None:
+            if "None" in str(self._types[name]):
+                return {name: None}
+            return self._fault(f"{place}: expected {self._type_name(name)}, found null")
+        # As text, so that YAML's reading of 1e-5 as a string and the flag's agree.
+        return self._value(
+            place, name, str(value).lower() if isinstance(value, bool) else str(value)
+        )
+
+    def _value(self, place: str, name: str, text: str) -> dict[str, Any]:
+        if self._types[name] in (str, str | None):  # a directory called 123 or null is a name
+            return {name: text}
+        try:
+            return {name: self._parser.parse_args([f"--{name}={text}"], defaults=False)[name]}
+        except Exception as error:
+            if type(error).__name__ not in ("ArgumentError", "ParserError"):
+                raise
+            return self._fault(f"{place}: expected {self._type_name(name)}, found {text!r}")
+
+    def _fault(self, text: str) -> dict[str, Any]:
+        self.faults.append(text)
+        return {}
+
+    def _unknown(self, place: str, name: str) -> str:
+        near = difflib.get_close_matches(name, self._types, n=1, cutoff=0.5)
+        hint = f"did you mean --{near[0]}?" if near else "see --help"
+        return f"{place}: there is no such setting; {hint}"
+
+    def _type_name(self, name: str) -> str:
+        kind = self._types[name]
+        if hasattr(kind, "__origin__"):  # Literal
+            return "one of " + ", ".join(kind.__args__)
+        return getattr(kind, "__name__", str(kind)).replace(" | None", "").replace("None | ", "")
 
 
 def _inherited(given: dict[str, Any]) -> dict[str, Any]:
@@ -128,94 +226,3 @@ def resumed_run_dir(resume: str, output_dir: str | None) -> Path | None:
         path = Path(resume)
         run_dir = path.parent if path.name.startswith("checkpoint-") else path
     return run_dir if (run_dir / "config.yaml").is_file() else None
-
-
-def _split_flags(argv: Sequence[str], faults: list[str]) -> Iterator[tuple[str, str | None]]:
-    """`--name value`, `--name=value`, bare `--name` and `--no_name` as (name, text or None)."""
-    rest = list(argv)
-    while rest:
-        token = rest.pop(0)
-        if token in ("-h", "--help"):
-            yield "help", None
-            continue
-        if not token.startswith("--"):
-            faults.append(f"expected a flag, found {token!r}; flags are written --name value")
-            continue
-        name, equals, text = token[2:].partition("=")
-        name = name.replace("-", "_")
-        if not equals and rest and not rest[0].startswith("--"):
-            yield name, rest.pop(0)
-        else:
-            yield name, text if equals else None
-
-
-def _parse_text(
-    pairs: Sequence[tuple[str, str | None]], parser: Any, faults: list[str]
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, text in pairs:
-        negated = name.removeprefix("no_") if name.startswith("no_") else None
-        if negated in FLAGS and FLAGS[negated] is bool and text is None:
-            values[negated] = False
-        elif name not in FLAGS:
-            faults.append(_unknown(f"--{name}", name))
-        elif text is None and FLAGS[name] is not bool:
-            faults.append(f"--{name}: expected a value ({_type_name(name)}), found none")
-        else:
-            _check_value(
-                f"--{name}", name, "true" if text is None else text, parser, values, faults
-            )
-    return values
-
-
-def _read_yaml(path: Path, parser: Any, faults: list[str]) -> dict[str, Any]:
-    """The settings of one `--config` file."""
-    try:
-        loaded = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        faults.append(f"--config {path}: expected a readable YAML file, found: {error}")
-        return {}
-    if not isinstance(loaded, dict):
-        faults.append(f"--config {path}: expected `flag: value` lines, found {type(loaded)}")
-        return {}
-    values: dict[str, Any] = {}
-    for name, value in loaded.items():
-        if name not in FLAGS:
-            faults.append(_unknown(f"{path}: {name}", str(name)))
-        elif value is None:
-            if "None" in str(FLAGS[name]):
-                values[name] = None
-            else:
-                faults.append(f"{path}: {name}: expected {_type_name(name)}, found null")
-        else:
-            # As text, so that YAML's reading of 1e-5 as a string and the flag's agree.
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            _check_value(f"{path}: {name}", name, text, parser, values, faults)
-    return values
-
-
-def _check_value(
-    place: str, name: str, text: str, parser: Any, values: dict[str, Any], faults: list[str]
-) -> None:
-    if FLAGS[name] in (str, str | None):  # a directory called 123 or null is still a name
-        values[name] = text
-        return
-    try:
-        values[name] = parser.parse_args([f"--{name}={text}"], defaults=False)[name]
-    except Exception as error:
-        if type(error).__name__ not in ("ArgumentError", "ParserError"):
-            raise
-        faults.append(f"{place}: expected {_type_name(name)}, found {text!r}")
-
-
-def _unknown(place: str, name: str) -> str:
-    near = difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.5)
-    hint = f"did you mean --{near[0]}?" if near else "see --help"
-    return f"{place}: there is no such setting; {hint}"
-
-
-def _type_name(name: str) -> str:
-    kind = FLAGS[name]
-    if hasattr(kind, "__origin__"):  # Literal
-        return "one of " + ", ".join(kind.__args__)
-    return getattr(kind, "__name__", str(kind)).replace(" | None", "").replace("None | ", "")

@@ -122,6 +122,16 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Grading (sft-evaluate only)."""
+
+    regrade: str | None = None
+    """Grade again the stored completions of a run directory, or of a directory in it; no GPU."""
+    second_grader: Literal["none", "math_verify"] = "none"
+    """Grade by another grader too, and list where the two disagree."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """Run directory and checkpoints."""
 

@@ -27,10 +27,18 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """The command. Exit codes: 0 scored, 1 failed, 2 cannot be run."""
     try:
-        config = parse_evaluate_config(
+        config, scoring = parse_evaluate_config(
             sys.argv[1:] if argv is None else argv, checks=(config_faults, evaluate_faults)
         )
-        print(summary_text(evaluate(config)), flush=True)
+        if scoring.regrade:
+            graded = Path(scoring.regrade)
+            grade_again(graded)
+        else:
+            summary = evaluate(config)
+            graded = Path(summary["run_dir"])
+            print(summary_text(summary), flush=True)
+        if scoring.second_grader == "math_verify":
+            compare_graders(graded)
     except SftDistError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
@@ -89,6 +97,38 @@ def evaluate(config: TrainConfig) -> dict[str, Any]:
     record.close()
     write_status(run_dir, "finished", "evaluated")
     return {**results[0].summary, "run_dir": str(run_dir)}
+
+
+def grade_again(path: Path) -> None:
+    """Grade the stored completions below `path` and tell what changed."""
+    from sft_dist.evaluation.regrading import regrade
+
+    for regraded in regrade(path):
+        result, before = regraded.result, regraded.accuracy_before
+        accuracy = next(v for k, v in result.metrics.items() if k.endswith("/accuracy"))
+        earlier = "" if before is None else f" (before: {before:.1%})"
+        print(
+            f"step {result.step}: accuracy {accuracy:.1%}{earlier}, grader "
+            f"{result.summary['grader_version']}, {len(regraded.changed)} verdicts changed"
+        )
+        for problem_id, old, new in regraded.changed:
+            print(f"  {problem_id}: {old} -> {new}")
+
+
+def compare_graders(path: Path) -> None:
+    """Ask Math-Verify about the same completions and list the disagreements."""
+    from sft_dist.evaluation.regrading import DISAGREEMENTS_FILE, disagreements
+
+    for queued, rows in disagreements(path):
+        total = queued.request.num_problems
+        print(f"step {queued.request.step}: Math-Verify disagrees on {len(rows)} of {total}")
+        for row in rows:
+            second = "correct" if row["second"] else "wrong"
+            print(
+                f"  {row['id']}: gold {row['gold']!r}, answer {row['extracted']!r}: "
+                f"{row['verdict']}, Math-Verify {second}"
+            )
+        print(f"  in {queued.directory / DISAGREEMENTS_FILE}")
 
 
 def trained_steps(model_dir: Path) -> int:

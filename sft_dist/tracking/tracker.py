@@ -71,7 +71,7 @@ class RunTracker:
             return
         self._record.write(row)
         self._wandb.log({k: v for k, v in row.items() if k != "step"})
-        logger.info("%s", step_line(row, self._total_steps, self._seconds_left(row["step"])))
+        logger.info("%s", step_line(row, self._total_steps, self._seconds_left(row)))
 
     def log_evaluation(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
         """A finished evaluation, at its own step."""
@@ -86,9 +86,10 @@ class RunTracker:
         self._wandb.close(failed=failed)
         self._record.close()
 
-    def _seconds_left(self, step: int) -> float:
+    def _seconds_left(self, row: Mapping[str, Any]) -> float:
         """By the mean of the steps since the first, which also warms everything up."""
-        if self._began is None:
-            return 0.0
+        assert self._began is not None
         began, first = self._began
-        return (time.monotonic() - began) / max(1, step - first) * (self._total_steps - step)
+        done = row["step"] - first
+        mean = (time.monotonic() - began) / done if done else row["perf/step_seconds"]
+        return mean * (self._total_steps - row["step"])

@@ -1,0 +1,136 @@
+"""Grade stored completions again: another grader version, or a second grader's opinion. No GPU."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sft_dist.errors import EvaluationError
+from sft_dist.evaluation.files import read_json, write_atomically
+from sft_dist.evaluation.queue import COMPLETIONS_FILE, SUMMARY_FILE, EvaluationQueue, QueuedRequest
+from sft_dist.evaluation.request import EVALUATIONS, read_problems
+from sft_dist.evaluation.scoring import (
+    GRADES_FILE,
+    EvaluationResult,
+    read_completions,
+    read_grades,
+    score,
+)
+from sft_dist.grading import GradingPool
+
+DISAGREEMENTS_FILE = "disagreements.jsonl"
+
+
+@dataclass(frozen=True)
+class Regraded:
+    """What came of grading one evaluation again."""
+
+    result: EvaluationResult
+    accuracy_before: float | None
+    changed: list[tuple[str, str, str]] = field(default_factory=list)
+    """(problem id, verdict before, verdict now)."""
+
+
+def regrade(path: Path, *, grading_workers: int = 2) -> Iterator[Regraded]:
+    """Grade what was published below `path`; grades and summaries are replaced as a whole.
+
+    Args:
+        path: a run directory, its `evaluations`, or a directory in that.
+        grading_workers: processes that grade.
+
+    Raises:
+        EvaluationError: when there are no stored completions.
+    """
+    run_dir = find_run_dir(path)
+    stored = list(published(run_dir, path))
+    if not stored:
+        raise EvaluationError(f"expected {COMPLETIONS_FILE} below {path}, found none to grade")
+    with GradingPool(grading_workers) as pool:
+        for queued in stored:
+            before = _verdicts(queued)
+            summary = read_json(queued.directory / SUMMARY_FILE) or {}
+            prompt = _training_prompt(summary, queued)
+            result = score(
+                queued, run_dir, lambda pairs, form: pool.grade_many(pairs, form=form),  # type: ignore[arg-type]
+                training_prompt=prompt,
+            )  # fmt: skip
+            now = _verdicts(queued)
+            changed = [(i, before[i], now[i]) for i in now if before.get(i, now[i]) != now[i]]
+            accuracy = _accuracy(summary.get("metrics", {}))
+            yield Regraded(result, accuracy, changed)
+
+
+def disagreements(path: Path) -> Iterator[tuple[QueuedRequest, list[dict[str, Any]]]]:
+    """Where Math-Verify judges otherwise than we did; also written to `disagreements.jsonl`.
+
+    Raises:
+        EvaluationError: when Math-Verify is not installed or nothing has been graded.
+    """
+    from sft_dist.grading.second import second_opinions
+
+    run_dir = find_run_dir(path)
+    for queued in published(run_dir, path):
+        problems = {p.id: p for p in read_problems(run_dir / queued.request.problems_file)}
+        responses = {c.id: c.response for c in read_completions(_completions(queued))}
+        grades = read_grades(queued.directory / GRADES_FILE)
+        pairs = [(responses[g.id], g.gold or "") for g in grades]
+        opinions = second_opinions(pairs, form=queued.request.form)
+        rows = [
+            {
+                "id": grade.id,
+                "problem": problems[grade.id].problem,
+                "gold": grade.gold,
+                "extracted": grade.extracted,
+                "verdict": grade.verdict,
+                "second": opinion,
+            }
+            for grade, opinion in zip(grades, opinions, strict=True)
+            if opinion is not None and opinion != grade.is_correct
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(queued.directory / DISAGREEMENTS_FILE, lines)
+        yield queued, rows
+
+
+def find_run_dir(path: Path) -> Path:
+    """The run that `path` is, or lies in.
+
+    Raises:
+        EvaluationError: when it is no run and lies in none.
+    """
+    if (path / EVALUATIONS).is_dir():
+        return path
+    for parent in (path, *path.absolute().parents):
+        if parent.name == EVALUATIONS:
+            return parent.parent
+    raise EvaluationError(f"expected a run directory or a path below its evaluations, found {path}")
+
+
+def published(run_dir: Path, path: Path) -> Iterator[QueuedRequest]:
+    """The requests below `path` whose completions are there, by step."""
+    below = path.absolute()
+    for queued in EvaluationQueue(run_dir.absolute()).requests():
+        directory = queued.directory.absolute()
+        inside = below in (directory, *directory.parents)
+        if inside and queued.is_published:
+            yield queued
+
+
+def _completions(queued: QueuedRequest) -> Path:
+    return queued.directory / COMPLETIONS_FILE
+
+
+def _verdicts(queued: QueuedRequest) -> dict[str, str]:
+    path = queued.directory / GRADES_FILE
+    return {grade.id: grade.verdict for grade in read_grades(path)} if path.exists() else {}
+
+
+def _training_prompt(summary: dict[str, Any], queued: QueuedRequest) -> str | None:
+    """The prompt whose metrics go without its name: none when the stored ones have it."""
+    named = any(name.count("/") == 2 for name in summary.get("metrics", {}))
+    return "" if named else queued.request.prompt_name
+
+
+def _accuracy(metrics: dict[str, float]) -> float | None:
+    return next((v for name, v in metrics.items() if name.endswith("/accuracy")), None)
