@@ -80,6 +80,7 @@ def evaluate(config: TrainConfig) -> dict[str, Any]:
         examples=examples,
         tokenizer=tokenizer,
         stop_token_id=stop_token_id(str(model_dir), tokenizer),
+        beside_training_on_cpu=False,
     )
     step = trained_steps(model_dir)
     session.submit(step, model_dir)

@@ -57,6 +57,7 @@ class TrainingLoop:
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
         self.accuracies = dict(accuracies or {})
+        self.failed_evaluations: list[int] = []
         self._saved_step: int | None = None
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
@@ -100,6 +101,7 @@ class TrainingLoop:
         for result in results:
             if result.error is not None:
                 logger.error("evaluation of step %d failed: %s", result.step, result.error)
+                self.failed_evaluations.append(result.step)
                 continue
             self.tracker.log_evaluation(
                 {"eval/step": result.step, **result.metrics}, result.samples

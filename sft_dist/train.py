@@ -160,6 +160,7 @@ def observers(
         examples=prepared.evaluation,
         tokenizer=prepared.tokenizer,
         stop_token_id=prepared.stop_token_id,
+        beside_training_on_cpu=ranks.device.type == "cpu",
     )
     return tracker, evaluations
 
@@ -174,11 +175,15 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
             lambda: stop.requested() or time.monotonic() > deadline
         ):
             loop.report([result])
+    unscored = sorted({*loop.failed_evaluations, *loop.evaluations.steps_reading()})
     loop.evaluations.close()
     loop.tracker.close()
     if done:
-        write_status(run_dir, "finished", "all steps are done", step=state.step)
-        logger.info("finished: %d steps; results in %s", state.step, run_dir)
+        reason = "all steps are done"
+        if unscored:  # said at the end, where it is read, and no reason to train again
+            reason += f"; no result of the evaluations of steps {unscored}, see logs/"
+        write_status(run_dir, "finished", reason, step=state.step, unscored=unscored)
+        logger.info("finished: %d steps, %s; results in %s", state.step, reason, run_dir)
     else:
         reason = loop.stop.reason or "another rank was asked to stop"
         write_status(run_dir, "requeue", reason, step=state.step)

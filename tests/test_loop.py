@@ -161,6 +161,7 @@ def test_an_evaluation_that_comes_in_is_logged_at_its_own_step(make_loop):
     ]
     loop.run(fresh())
     assert loop.tracker.evaluations == [{"eval/step": 0, **metrics}]
+    assert loop.failed_evaluations == [3]
 
 
 def test_the_best_checkpoint_outlives_newer_ones(make_loop):

@@ -54,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     _make_room(options.output_dir)
     make_inputs(options.output_dir, seed=options.seed, shuffle_answers=options.shuffle_answers)
     command = training_command(
-        options.output_dir, seed=options.seed, num_processes=options.num_processes
+        options.output_dir,
+        seed=options.seed,
+        num_processes=options.num_processes or default_processes(),
     )
     print("demo:", shlex.join(command), flush=True)
     exit_code = subprocess.run(command, check=False).returncode
@@ -69,6 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     print(summary)
     print(f"demo: {time.monotonic() - started:.0f} seconds in all; the results are in {run_dir}")
     return 0
+
+
+def default_processes() -> int:
+    """Two ranks, so that something is sharded; on GPUs no more than there are."""
+    import torch
+
+    return min(2, torch.cuda.device_count()) if torch.cuda.is_available() else 2
 
 
 def make_inputs(output_dir: Path, *, seed: int, shuffle_answers: bool) -> None:
@@ -129,7 +138,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
     parser.add_argument("--seed", type=int, default=0, help="of model, problems, data order")
     parser.add_argument("--shuffle_answers", action="store_true", help="the control run")
-    parser.add_argument("--num_processes", type=int, default=2, help="ranks of torchrun")
+    parser.add_argument(
+        "--num_processes", type=int, help="ranks; unset: 2 on the CPU, else one a GPU, at most 2"
+    )
     return parser.parse_args(arguments)
 
 

@@ -26,6 +26,9 @@ EXPORTS = ".exports"
 
 PROGRESS_SECONDS = 15.0
 
+CPU_NICE = 10
+"""Where training and evaluation share the CPU's cores, training goes first."""
+
 
 class Evaluations(Protocol):
     """What the training loop asks for."""
@@ -71,6 +74,7 @@ class EvaluationSession:
         examples: Sequence[MathExample],
         tokenizer: Any,
         stop_token_id: int,
+        beside_training_on_cpu: bool,
     ) -> None:
         """`model_dir` is the base model, on which the worker starts its engine meanwhile."""
         settings = config.evaluation
@@ -85,7 +89,9 @@ class EvaluationSession:
         self._steps: dict[str, int] = {}
         self._client = EvaluationClient(
             run_dir,
-            options=_worker_options(config, model_dir, self._problems),
+            options=_worker_options(
+                config, model_dir, self._problems, beside_training_on_cpu=beside_training_on_cpu
+            ),
             training_prompt=self._prompt,
             on_done=self._release,
         )
@@ -143,7 +149,9 @@ class EvaluationSession:
             shutil.rmtree(model_dir, ignore_errors=True)
 
 
-def _worker_options(config: TrainConfig, model_dir: Path, problems: Sequence[Any]) -> WorkerOptions:
+def _worker_options(
+    config: TrainConfig, model_dir: Path, problems: Sequence[Any], *, beside_training_on_cpu: bool
+) -> WorkerOptions:
     settings = config.evaluation
     longest = max((len(p.prompt_token_ids) for p in problems), default=0)
     return WorkerOptions(
@@ -153,6 +161,7 @@ def _worker_options(config: TrainConfig, model_dir: Path, problems: Sequence[Any
         gpu_memory_utilization=settings.eval_gpu_memory,
         enforce_eager=settings.eval_enforce_eager,
         eval_batch_size=settings.eval_batch_size,
+        nice=CPU_NICE if beside_training_on_cpu else 0,
     )
 
 

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a worker until its standard input ends."""
     arguments = _parser().parse_args(argv)
     _log_to_stderr()
+    os.nice(arguments.nice)  # before there are threads: they inherit it
     stop, leave = threading.Event(), threading.Event()
     claimer = Claimer(
         EvaluationQueue(arguments.run_dir),
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu_memory_utilization", type=float, default=0.9)
     parser.add_argument("--enforce_eager", action="store_true")
     parser.add_argument("--eval_batch_size", type=int, default=16, help="of the hf back-end")
+    parser.add_argument("--nice", type=int, default=0, help="give way to training on a CPU")
     parser.add_argument("--worker_id", help="name in claims; default: host and process id")
     parser.add_argument("--stale_seconds", type=float, default=120.0)
     parser.add_argument("--finish_open", action="store_true", help="leave when nothing is open")

@@ -35,6 +35,7 @@ class WorkerOptions:
     gpu_memory_utilization: float = 0.9
     enforce_eager: bool = False
     eval_batch_size: int = 16
+    nice: int = 0
     stale_seconds: float = 120.0
     cuda_visible_devices: str | None = None
 
@@ -45,6 +46,7 @@ class WorkerOptions:
             f"--gpu_memory_utilization={self.gpu_memory_utilization}",
             f"--eval_batch_size={self.eval_batch_size}",
             f"--stale_seconds={self.stale_seconds}",
+            f"--nice={self.nice}",
         ]
         flags += [f"--warm_model={self.warm_model}"] if self.warm_model else []
         flags += [f"--max_model_len={self.max_model_len}"] if self.max_model_len else []
