@@ -48,7 +48,7 @@ class GradingPool:
             )
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
-        self._command = list(worker_command or _default_command())
+        self._command = list(command or worker_command("sft_dist.grading.worker"))
         self.workers: list[WorkerProcess] = []
 
     def __enter__(self) -> "GradingPool":
@@ -190,8 +190,9 @@ class _Run:
             self._give_up(index, "unparseable")
 
 
-def _default_command() -> list[str]:
-    return [sys.executable, "-P", "-m", "sft_dist.grading.worker", str(_MAX_MEMORY_BYTES)]
+def worker_command(module: str) -> list[str]:
+    """The command of a worker whose main is `module`, with its limit of memory."""
+    return [sys.executable, "-P", "-m", module, str(_MAX_MEMORY_BYTES)]
 
 
 def _cannot_start(command: Sequence[str]) -> str:

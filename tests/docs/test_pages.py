@@ -26,8 +26,12 @@ def test_links_between_pages_lead_somewhere():
 
 def test_flags_named_on_the_pages_exist():
     from sft_dist.arguments import COMMANDS, FLAGS
+    from sft_dist.config import ScoringConfig
 
+    scoring = ScoringConfig.__dataclass_fields__
     torchrun_slurm_and_pip = {"nproc_per_node", "nodes", "time", "partition", "account", "requeue"}
     for path in (ROOT / "README.md", ROOT / "docs/architecture.md"):
         for flag in re.findall(r"--([a-z][a-z_]+)", path.read_text()):
-            assert flag in {*FLAGS, *COMMANDS, *torchrun_slurm_and_pip}, f"{path.name}: --{flag}"
+            assert flag in {*FLAGS, *scoring, *COMMANDS, *torchrun_slurm_and_pip}, (
+                f"{path.name}: --{flag}"
+            )
