@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.files import read_json, write_atomically
@@ -18,6 +18,7 @@ from sft_dist.evaluation.scoring import (
     score,
 )
 from sft_dist.grading import GradingPool
+from sft_dist.grading.grader import Form
 
 DISAGREEMENTS_FILE = "disagreements.jsonl"
 
@@ -52,7 +53,7 @@ def regrade(path: Path, *, grading_workers: int = 2) -> Iterator[Regraded]:
             summary = read_json(queued.directory / SUMMARY_FILE) or {}
             prompt = _training_prompt(summary, queued)
             result = score(
-                queued, run_dir, lambda pairs, form: pool.grade_many(pairs, form=form),  # type: ignore[arg-type]
+                queued, run_dir, lambda pairs, form: pool.grade_many(pairs, form=cast(Form, form)),
                 training_prompt=prompt,
             )  # fmt: skip
             now = _verdicts(queued)
@@ -75,7 +76,7 @@ def disagreements(path: Path) -> Iterator[tuple[QueuedRequest, list[dict[str, An
         responses = {c.id: c.response for c in read_completions(_completions(queued))}
         grades = read_grades(queued.directory / GRADES_FILE)
         pairs = [(responses[g.id], g.gold or "") for g in grades]
-        opinions = second_opinions(pairs, form=queued.request.form)
+        opinions = second_opinions(pairs, form=cast(Form, queued.request.form))
         rows = [
             {
                 "id": grade.id,

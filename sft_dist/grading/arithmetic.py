@@ -82,11 +82,15 @@ def power(evaluator: Evaluator, base: Any, exponent: Any) -> Any:
         found = _exact_root(evaluator, base, exponent)
         if found is not None:
             return found
-    negative = isinstance(base, Fraction) and base < 0
-    if negative and isinstance(exponent, Fraction) and exponent.denominator % 2:
+    if _is_negative(base) and isinstance(exponent, Fraction) and exponent.denominator % 2:
         size = power(evaluator, -base, exponent)
         return -size if exponent.numerator % 2 else size
     return _inexact_power(evaluator, base, exponent)
+
+
+def _is_negative(base: Any) -> bool:
+    """True for a real number below zero; rounding may leave an imaginary part of other ones."""
+    return bool(base.imag == 0 and base.real < 0)
 
 
 def _power_of_zero(exponent: Any) -> Fraction:

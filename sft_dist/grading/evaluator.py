@@ -36,8 +36,8 @@ class Evaluator:
     """Computes values at one precision.
 
     Attributes:
-        log10_range: The largest size or smallness (decimal exponent) of a power met on the way;
-            sums of such values need that many digits more.
+        log10_range: The largest size or smallness (decimal exponent) of a power, or number of
+            digits of an exact value, met on the way; sums with them need that many digits more.
         met_complex: Some value on the way was not real.
     """
 
@@ -84,9 +84,10 @@ class Evaluator:
 
     def inexact(self, value: Any) -> Any:
         """Turn an exact value into one of mpmath."""
-        if isinstance(value, Fraction):
-            return self.context.mpf(value.numerator) / value.denominator
-        return value
+        if not isinstance(value, Fraction):
+            return value
+        self.note_size(_detail(value))
+        return self.context.mpf(value.numerator) / value.denominator
 
     def bounded(self, value: Fraction) -> Fraction:
         """Charge for the size of an exact value and refuse too large ones."""
@@ -137,6 +138,11 @@ def log10_size(value: Any) -> float:
         return bits * math.log10(2)
     magnitude = max(part.exp + part.bc for part in (_mantissa(value.real), _mantissa(value.imag)))
     return float(magnitude) * math.log10(2)
+
+
+def _detail(value: Fraction) -> float:
+    """Return how many decimal digits it takes to tell this value from its neighbours."""
+    return max(value.numerator.bit_length(), value.denominator.bit_length()) * math.log10(2)
 
 
 class _Mantissa:

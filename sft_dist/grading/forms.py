@@ -160,3 +160,13 @@ def head(node: Node) -> object:
 def time_of_day(node: Node) -> Node:
     """`3 p.m.` is `3:00 p.m.`."""
     return Node("ratio", (node, number(0))) if node.op == "num" else node
+
+
+def parts_of_compound(node: Node) -> list[Node] | None:
+    """Return the quantities of `5 feet 3 inches` in order, or of a list of quantities; else None."""
+    if node.op == "compound":
+        first, rest = node.args
+        return [first, *(parts_of_compound(rest) or [rest])]
+    if node.op == "list" and all(arg.op == "unit" for arg in node.args):
+        return list(node.args)
+    return None

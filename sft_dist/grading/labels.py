@@ -1,6 +1,6 @@
 r"""Labels of answers: `x =`, `f(x) =`, `x \in`, `(x, y) =`; ignored unless they contradict."""
 
-from sft_dist.grading.forms import expand_signs
+from sft_dist.grading.forms import expand_signs, members_of
 from sft_dist.grading.tree import Node, is_number, key, symbols, walk
 
 
@@ -74,3 +74,13 @@ def without_labels(items: list[Node]) -> tuple[list[Node], list[str]]:
         names.append(name.split("_")[0])
         values.extend(expand_signs(stripped[1][0]))
     return values, names
+
+
+def named_members(collection: Node) -> list[Node]:
+    """Return the members; labels in words (`Ann = 3, Bob = 5`) tell them apart as letters do."""
+    return [
+        Node("rel", (Node("sym", (), f"text {item.args[0].value}"), *item.args[1:]), item.value)
+        if item.op == "rel" and item.args[0].op == "text"
+        else item
+        for item in members_of(collection)
+    ]

@@ -6,7 +6,7 @@ from operator import itemgetter
 
 from sft_dist.grading import forms, intervals
 from sft_dist.grading.interval_sets import NotASetError, same_intervals
-from sft_dist.grading.labels import compatible_labels, strip_label, without_labels
+from sft_dist.grading.labels import compatible_labels, named_members, strip_label, without_labels
 from sft_dist.grading.limits import Budget
 from sft_dist.grading.relations import same_equation, same_inequality
 from sft_dist.grading.tree import Node, key
@@ -130,6 +130,9 @@ class Matcher:
         first, second = forms.items_of(left), forms.items_of(right)
         if first is None and second is None:
             return None
+        if "compound" in (left.op, right.op):
+            parts, others = forms.parts_of_compound(left), forms.parts_of_compound(right)
+            return bool(parts and others) and self._same_unordered(parts or [], others or [])
         first = [left] if first is None else first
         second = [right] if second is None else second
         if not forms.joined_apart(left, right) and self._same_members(first, second, left, right):
@@ -140,7 +143,7 @@ class Matcher:
         first, first_names = without_labels(first)
         second, second_names = without_labels(second)
         if first_names and second_names:
-            return self._same_unordered(forms.members_of(left), forms.members_of(right))
+            return self._same_unordered(named_members(left), named_members(right))
         names = first_names or second_names
         if names and len(set(names)) > 1:
             return self._same_assignments(first, second, names, left, right)

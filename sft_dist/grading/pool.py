@@ -31,7 +31,7 @@ class GradingPool:
     Args:
         num_workers: Processes; started when first needed.
         timeout_seconds: Wall-clock limit for one response, kept by killing the worker.
-        worker_command: Another program that speaks the worker's protocol (for tests).
+        worker_command: Another program that speaks the worker's protocol.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class GradingPool:
             )
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
-        self._command = list(command or worker_command("sft_dist.grading.worker"))
+        self._command = list(worker_command or command_of("sft_dist.grading.worker"))
         self.workers: list[WorkerProcess] = []
 
     def __enter__(self) -> "GradingPool":
@@ -190,7 +190,7 @@ class _Run:
             self._give_up(index, "unparseable")
 
 
-def worker_command(module: str) -> list[str]:
+def command_of(module: str) -> list[str]:
     """The command of a worker whose main is `module`, with its limit of memory."""
     return [sys.executable, "-P", "-m", module, str(_MAX_MEMORY_BYTES)]
 

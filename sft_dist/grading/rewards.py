@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+from sft_dist.grading import second
 from sft_dist.grading.extract import extract_boxed
 from sft_dist.grading.grader import compare_answers, extract_answer
 
@@ -21,7 +22,7 @@ def question_only_reward_fn(
     r"""Score the last box of `response`.
 
     `ground_truth` may be a list of acceptable answers. `fast=False` also accepts what Math-Verify
-    accepts, and needs it installed.
+    accepts; it runs in a process of its own with a deadline, so this works from any thread.
 
     Raises:
         ImportError: `fast=False` without the `math-verify` package.
@@ -48,7 +49,7 @@ def _rewards(answer: str | None, format_ok: bool, golds: list[str], fast: bool) 
     if format_ok and answer is not None and answer.strip():
         correct = any(compare_answers(answer, gold).verdict == "correct" for gold in golds)
         if not correct and not fast:
-            correct = any(_second_grader_accepts(answer, gold) for gold in golds)
+            correct = any(second.second_opinion(answer, gold) for gold in golds)
     return {
         "format_reward": float(format_ok),
         "answer_reward": float(correct),
@@ -68,15 +69,3 @@ def _written_out(gold: str | int | float) -> str:
     if isinstance(gold, float) and math.isfinite(gold):
         return format(Decimal(repr(gold)), "f")
     return str(gold)
-
-
-def _second_grader_accepts(answer: str, gold: str) -> bool:
-    """Math-Verify's opinion; it bounds its own time with a signal that only the main thread has."""
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise ImportError(
-            "fast=False asks Math-Verify for a second opinion, and it is not installed; "
-            "run `pip install math-verify[antlr4_13_2]` or keep fast=True"
-        ) from error
-    return bool(verify(parse(f"${gold}$"), parse(f"\\boxed{{{answer}}}")))

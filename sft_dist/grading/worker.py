@@ -15,16 +15,15 @@ from typing import Any, TextIO
 
 from sft_dist.grading.grader import Grade, grade
 
-
 Judge = Callable[[dict[str, Any]], Grade]
 
 
-def judge(task: dict[str, Any]) -> Grade:
+def grade_task(task: dict[str, Any]) -> Grade:
     """Grade one task."""
     return grade(task["response"], task["gold"], form=task["form"])
 
 
-def serve(tasks: TextIO, answers: TextIO, judge: Judge = judge) -> None:
+def serve(tasks: TextIO, answers: TextIO, judge: Judge = grade_task) -> None:
     """Answer every line of `tasks`; the first line written says that the worker is ready."""
     answers.write("ready\n")
     answers.flush()
@@ -56,4 +55,4 @@ def _limit_memory(max_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    serve_pool(judge)
+    serve_pool(grade_task)

@@ -1,13 +1,14 @@
 """Stored completions graded again: nothing is generated, what changed is told."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.queue import EvaluationQueue
-from sft_dist.evaluation.regrading import find_run_dir, regrade
+from sft_dist.evaluation.regrading import disagreements, find_run_dir, regrade
 from sft_dist.evaluation.request import (
     EvaluationRequest,
     Problem,
@@ -65,6 +66,24 @@ def test_verdicts_that_changed_are_told_with_the_accuracy_before(run_dir):
 def test_a_run_or_any_part_of_its_evaluations_can_be_named(run_dir, part):
     assert find_run_dir(run_dir / part) == run_dir
     assert len(list(regrade(run_dir / part))) == 1
+
+
+def test_disagreements_with_the_second_grader_are_listed_and_kept(run_dir, monkeypatch):
+    list(regrade(run_dir))
+    second = import_module("sft_dist.grading.second")
+    opinions = {"a": False, "b": None, "c": False}  # b: it did not finish
+    monkeypatch.setattr(second, "second_opinions", lambda pairs, form: list(opinions.values()))
+    ((queued, rows),) = disagreements(run_dir)
+    assert [(row["id"], row["verdict"], row["second"]) for row in rows] == [("a", "correct", False)]
+    kept = (queued.directory / "disagreements.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == rows
+
+
+@pytest.mark.slow
+def test_math_verify_itself_can_be_the_second_grader(run_dir):
+    list(regrade(run_dir))
+    ((_, rows),) = disagreements(run_dir)
+    assert rows == []  # both take 1/2 for 1/2, and 7 for something else
 
 
 def test_a_path_without_completions_is_told(tmp_path):

@@ -1,11 +1,10 @@
 """The reward functions keep the contract of the field's course code."""
 
 import sys
-import types
 
 import pytest
 
-from sft_dist.grading import question_only_reward_fn, r1_zero_reward_fn
+from sft_dist.grading import question_only_reward_fn, r1_zero_reward_fn, second
 
 NOTHING = {"format_reward": 0.0, "answer_reward": 0.0, "reward": 0.0}
 FORMAT_ONLY = {"format_reward": 1.0, "answer_reward": 0.0, "reward": 0.0}
@@ -51,18 +50,23 @@ def test_r1_zero_scores_the_answer_tag(response, strict, expected):
 
 def test_a_second_grader_is_asked_only_when_told_so_and_only_about_refusals(monkeypatch):
     asked = []
-    second = types.ModuleType("math_verify")
-    second.parse = lambda text: text
-    second.verify = lambda gold, answer: asked.append((gold, answer)) or True
-    monkeypatch.setitem(sys.modules, "math_verify", second)
+    monkeypatch.setattr(second, "second_opinion", lambda *pair: asked.append(pair) or True)
     assert question_only_reward_fn(r"\boxed{3}", "4") == FORMAT_ONLY
     assert question_only_reward_fn(r"\boxed{4}", "4", fast=False) == ALL
+    assert question_only_reward_fn(r"no box", "4", fast=False) == NOTHING
     assert asked == []
     assert question_only_reward_fn(r"\boxed{3}", "4", fast=False) == ALL
-    assert len(asked) == 1
+    assert asked == [("3", "4")]
+
+
+@pytest.mark.parametrize("opinion", [False, None])
+def test_a_second_grader_that_refuses_or_gives_up_changes_nothing(monkeypatch, opinion):
+    monkeypatch.setattr(second, "second_opinion", lambda *pair: opinion)
+    assert question_only_reward_fn(r"\boxed{3}", "4", fast=False) == FORMAT_ONLY
 
 
 def test_a_missing_second_grader_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
+    monkeypatch.setattr(second, "_KEPT", second._KeptPool())
     with pytest.raises(ImportError, match="pip install"):
         question_only_reward_fn(r"\boxed{3}", "4", fast=False)
