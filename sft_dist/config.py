@@ -160,7 +160,7 @@ class TrackingConfig:
     log_steps: int = 1
     """Log every so many steps."""
     debug: bool = False
-    """Trial run: 8 steps, 16 problems, verbose logs, unless set otherwise."""
+    """Trial run: 8 steps, 16 problems, unless set otherwise; shows the libraries' messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

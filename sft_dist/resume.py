@@ -56,6 +56,11 @@ def starting_state(config: TrainConfig, prepared: Prepared, checkpoint: Path | N
         return fresh
     saved = read_training_state(checkpoint)
     faults = resume_faults(saved, fresh)
+    if saved.step > prepared.plan.total_steps:
+        faults.append(
+            f"--max_steps, --num_epochs: {checkpoint} has {saved.step} steps already, the run "
+            f"would have {prepared.plan.total_steps}; raise them"
+        )
     if faults:
         raise ConfigError(faults)
     return replace(saved, attempt=saved.attempt + 1)

@@ -17,7 +17,12 @@ from sft_dist.config import TrainConfig
 from sft_dist.engines.ds_config import ds_config_faults
 from sft_dist.errors import ConfigError, SftDistError
 from sft_dist.runtime.launch_environment import rank_from_environment, world_size_from_environment
-from sft_dist.runtime.run_directory import new_run_dir, write_run_files, write_status
+from sft_dist.runtime.run_directory import (
+    lock_run_dir,
+    new_run_dir,
+    write_run_files,
+    write_status,
+)
 from sft_dist.validation import config_faults
 
 if TYPE_CHECKING:
@@ -52,20 +57,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
     from sft_dist.preparation import prepare
-    from sft_dist.runtime.distributed import distributed, use_deterministic_kernels
-    from sft_dist.runtime.stopping import stop_on_signals
+    from sft_dist.runtime.distributed import (
+        distributed,
+        share_cores,
+        use_deterministic_kernels,
+    )
+    from sft_dist.runtime.stopping import stop_on_signals, stop_with_parent
     from sft_dist.tracking.console import set_up_logging
 
     set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
+    stop_with_parent()
+    share_cores(beside_evaluation=config.evaluation.eval_placement == "shared")
     if config.engine.deterministic:
         use_deterministic_kernels()
     prepared = prepare(config, world_size=world_size_from_environment())
     with distributed() as ranks:
-        run_dir = open_run_dir(config, prepared, ranks)
+        run_dir, checkpoint, state = starting_point(config, prepared, ranks)
+        open_run_dir(config, prepared, ranks, run_dir)
         with stop_on_signals(run_dir) as stop:
             loop = None
             try:
-                loop, state = build(config, prepared, ranks, run_dir, stop)
+                loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state)
                 state = loop.run(state)
             except BaseException as error:
                 give_up(error, ranks, run_dir, loop)
@@ -76,36 +88,59 @@ def train(config: TrainConfig) -> None:
             finish(loop, state, run_dir, stop)
 
 
-def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks") -> Path:
-    """Rank 0 makes the run directory and writes what runs there; all agree on its path."""
+def starting_point(
+    config: TrainConfig, prepared: "Prepared", ranks: "Ranks"
+) -> tuple[Path, Path | None, "TrainState"]:
+    """Run directory, checkpoint to resume and state to go on from; nothing is written yet.
+
+    Raises:
+        CheckpointError, ConfigError: on every rank, with the run directory as it was.
+    """
+    from sft_dist.resume import checkpoint_to_resume, starting_state
+    from sft_dist.runtime.distributed import broadcast_text
+
+    run_dir = Path(broadcast_text(str(new_run_dir(config)) if ranks.is_zero else None))
+    checkpoint = checkpoint_to_resume(config, run_dir, ranks)
+    return run_dir, checkpoint, starting_state(config, prepared, checkpoint)
+
+
+def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path) -> None:
+    """Rank 0 takes the run directory for itself and writes what runs there."""
     from sft_dist.checkpoint import remove_leftovers
     from sft_dist.runtime.distributed import broadcast_text
     from sft_dist.runtime.stopping import drop_stale_stop
     from sft_dist.tracking.console import log_to_file
 
-    run_dir = Path(broadcast_text(str(new_run_dir(config)) if ranks.is_zero else None))
+    fault = ""
     if ranks.is_zero:
-        batch_size = prepared.plan.global_batch_size
-        write_run_files(run_dir, config, ranks.world_size, global_batch_size=batch_size)
-        write_status(run_dir, "running", "training")
-        remove_leftovers(run_dir)
-        drop_stale_stop(run_dir, since=STARTED)
-    broadcast_text("the directory is there")
+        fault = lock_run_dir(run_dir) or ""
+        if not fault:
+            batch_size = prepared.plan.global_batch_size
+            write_run_files(run_dir, config, ranks.world_size, global_batch_size=batch_size)
+            write_status(run_dir, "running", "training")
+            remove_leftovers(run_dir)
+            drop_stale_stop(run_dir, since=STARTED)
+    fault = broadcast_text(fault)
+    if fault:
+        raise ConfigError([fault])
     log_to_file(run_dir, ranks.rank)
     logger.info("run directory: %s", run_dir)
-    return run_dir
 
 
 def build(
-    config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path, stop: "StopRequest"
-) -> tuple["TrainingLoop", "TrainState"]:
+    config: TrainConfig,
+    prepared: "Prepared",
+    ranks: "Ranks",
+    run_dir: Path,
+    stop: "StopRequest",
+    checkpoint: Path | None,
+    state: "TrainState",
+) -> "TrainingLoop":
     """Observers first (the evaluation engine starts while the model loads), then the engine."""
     from sft_dist.engines.build import build_engine
     from sft_dist.loop import TrainingLoop
-    from sft_dist.resume import checkpoint_to_resume, recorded_accuracies, starting_state
+    from sft_dist.resume import recorded_accuracies
 
-    checkpoint = checkpoint_to_resume(config, run_dir, ranks)
-    state = starting_state(config, prepared, checkpoint)
     tracker, evaluations = observers(config, prepared, ranks, run_dir, state)
     engine, num_parameters = build_engine(
         config,
@@ -119,7 +154,7 @@ def build(
         "%s; %d of %d steps done", checkpoint or "starting from the base model", state.step,
         prepared.plan.total_steps,
     )  # fmt: skip
-    loop = TrainingLoop(
+    return TrainingLoop(
         config,
         prepared,
         engine=engine,
@@ -131,7 +166,6 @@ def build(
         stop=stop,
         accuracies=recorded_accuracies(run_dir),
     )
-    return loop, state
 
 
 def observers(
@@ -183,9 +217,9 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
         if unscored:  # said at the end, where it is read, and no reason to train again
             reason += f"; no result of the evaluations of steps {unscored}, see logs/"
         write_status(run_dir, "finished", reason, step=state.step, unscored=unscored)
-        logger.info("finished: %d steps, %s; results in %s", state.step, reason, run_dir)
+        logger.info("finished: %d steps (%s); results in %s", state.step, reason, run_dir)
     else:
-        reason = loop.stop.reason or "another rank was asked to stop"
+        reason = loop.stop.reason or "a rank was asked to stop"
         write_status(run_dir, "requeue", reason, step=state.step)
         logger.info(
             "stopped at step %d (%s); continue with --resume_from_checkpoint latest "

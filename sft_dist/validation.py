@@ -72,8 +72,8 @@ def _run_dir_faults(config: TrainConfig) -> list[str]:
     if resume is None:
         if output_dir and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):
             return [
-                f"--output_dir: {output_dir} is not empty; choose another directory, or continue "
-                "that run with --resume_from_checkpoint latest"
+                f"--output_dir: {output_dir} is not empty; choose another directory (training "
+                "continues a run with --resume_from_checkpoint latest)"
             ]
         return []
     if resume == "latest" and output_dir is None:

@@ -124,6 +124,7 @@ def _metrics(rows: Sequence[Scored]) -> Mapping[str, float | None]:
         "avg_response_length_wrong": _mean(wrong),
         "truncated_rate": _mean([row.completion.finish_reason == "length" for row in rows]),
         "no_answer_rate": _mean([row.grade.verdict == "no_answer" for row in rows]),
+        "unparseable_rate": _mean([row.grade.verdict == "unparseable" for row in rows]),
         "timeout_rate": _mean([row.grade.verdict == "timeout" for row in rows]),
         "num_problems": len(rows),
     }

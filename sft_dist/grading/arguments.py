@@ -22,7 +22,15 @@ def read_base_suffix(cursor: Cursor, base: Node, digits: str | None = None) -> N
         radix = None
     if braced:
         cursor.expect("op", "}")
-    digits = digits if digits is not None else str(base.value)
+    return make_based(cursor, digits if digits is not None else str(base.value), radix)
+
+
+def make_based(cursor: Cursor, digits: str, radix: int | None) -> Node:
+    """Make a number of its digits and its base.
+
+    Raises:
+        UnreadableError: It is no base, or a digit is too large for it.
+    """
     if radix is None or not 2 <= radix <= 36 or not digits.isdigit():
         raise UnreadableError("a subscript on a number that is no base")
     if any(int(digit) >= radix for digit in digits):

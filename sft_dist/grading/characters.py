@@ -1,4 +1,7 @@
-r"""Rewrite typographic characters (`π`, `½`, `x²`, `√`) in the LaTeX that means the same."""
+r"""Rewrite typographic characters (`π`, `½`, `x²`, `√`) in the LaTeX that means the same.
+
+Some notations that have no grammar go the same way: `{}_5C_2`, `log10(3)`, `4 p.m.`, `3{:}5`.
+"""
 
 import re
 import unicodedata
@@ -9,7 +12,7 @@ _PAIRS = {
     "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
     "∖": r"\setminus ", "→": r"\to ", "⟨〈": r"\langle ", "⟩〉": r"\rangle ", "⌊": r"\lfloor ",
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "‖": r"\|", "…⋯": r"\ldots ",
-    "−‐‑‒–—―﹣": "-", "°": r"^\circ ", "℃": r"^\circ\text{C}", "℉": r"^\circ\text{F}",
+    "−‐‑‒–—―﹣": "-", "°º˚": r"^\circ ", "℃": r"^\circ\text{C}", "℉": r"^\circ\text{F}",
     "√": r"\usqrt ", "∛": r"\ucbrt ", "∜": r"\ufourthrt ", "∑": r"\sum ", "∏": r"\prod ",
     "∠": r"\angle ", "△": r"\triangle ", "′": "'", "’‘": "'", "“”": '"', "⁄∕": "/", "₤": "£",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
@@ -34,15 +37,17 @@ _CHOOSE = re.compile(
 )
 _PLAIN_CHOOSE = re.compile(r"(?<![\w.}])(\d+)C(\d+)(?![\w.])")
 _QUOTED = re.compile(r'["“]([^\W\d_][^\W_ ]*(?: [^\W_]+)*)["”]')
+_BRACED_COLON = re.compile(r"(?<![A-Za-z])\{:\}")
+_EMPTY_GROUP = re.compile(r"(?<=\d)\{\}(?=\^)")
+_HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
+_PLAIN_LOG = re.compile(r"(?<![A-Za-z\\])log(2|10)(?=\()")
 _OVERLINED = re.compile("((?:[0-9][\u0305\u0304])+)")
 
 
 def fold(text: str) -> str:
-    """Return `text` in ASCII where a character has one meaning in an answer; others stay.
-
-    The old notation of binomials, `{}_5C_2`, is rewritten too.
-    """
-    text = _QUOTED.sub(r"\1", text)
+    """Return `text` in ASCII where a character has one meaning in an answer; others stay."""
+    text = _BRACED_COLON.sub(":", _HALF_OF_DAY.sub(r"\1m ", _QUOTED.sub(r"\1", text)))
+    text = _EMPTY_GROUP.sub("", _PLAIN_LOG.sub(r"log_{\1}", text))
     if text.isascii():
         return _fold_binomials(text)
     text = _OVERLINED.sub(lambda m: rf"\overline{{{m[1][::2]}}}", text)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft_dist.grading import vocabulary
+from sft_dist.grading.answer_token import Token
 from sft_dist.grading.limits import MAX_DEPTH, MAX_NODES, OverLimitError, UnreadableError
-from sft_dist.grading.tokens import Token
 from sft_dist.grading.tree import Node
 
 _END = Token("end of answer", "")

@@ -12,14 +12,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from sft_dist.grading.answer_token import Token
 from sft_dist.grading.limits import Budget, OverLimitError, UnreadableError
 from sft_dist.grading.matching import Matcher
 from sft_dist.grading.statements import read_answer
-from sft_dist.grading.tokens import Token, tokenize
+from sft_dist.grading.tokens import tokenize
 
 _INTEGER = re.compile(
     r"([-+]?)(\d{1,3}(?:(?:\{,\}|,\\!|\\!|\\,)\d{3})+|[1-9]\d{0,2}(?:,\d{3})+|\d+)"
 )
+_DANGLING = re.compile(r"(?<!\\)(?:\\\\)*\\$")  # an odd number of backslashes at the end
 # what mpmath and Python raise for values beyond them; our own limits should come first
 _BEYOND = (ArithmeticError, ValueError, TypeError, NotImplementedError, RecursionError)
 
@@ -69,7 +71,7 @@ def _same_tokens(first: list[Token], second: list[Token]) -> bool:
 
 def _outer(text: str) -> str:
     """Take off white space and the dollars or brackets of mathematics around the whole answer."""
-    text = text.strip()
+    text = _stripped(text)
     for opening, closing in (
         ("$$", "$$"),
         ("$", "$"),
@@ -83,8 +85,16 @@ def _outer(text: str) -> str:
             and text.endswith(closing)
             and closing not in inner
         ):
-            return inner.strip()
+            return _stripped(inner)
     return text
+
+
+def _stripped(text: str) -> str:
+    r"""Take off white space at both ends, and what is left of a control space (`5\ `)."""
+    bare = text.strip()
+    if text != text.rstrip() and _DANGLING.search(bare):
+        return bare[:-1].rstrip()
+    return bare
 
 
 def _integer(text: str) -> str | None:

@@ -50,8 +50,9 @@ def read_product(cursor: Cursor) -> Node:
     implicit_allowed = True
     while True:
         if cursor.at_operator(vocabulary.MULTIPLICATIONS):
-            cursor.take()
-            factors.append(_read_signed_factor(cursor))
+            crossed = cursor.take().text == "times" and _is_vector(factors[-1])
+            factor = _read_signed_factor(cursor)
+            factors.append(cursor.node("cross", factors.pop(), factor) if crossed else factor)
             implicit_allowed = True
         elif cursor.at_operator(vocabulary.DIVISIONS):
             cursor.take()
@@ -69,6 +70,11 @@ def read_product(cursor: Cursor) -> Node:
             factors = [cursor.node("call", dividend, read_factor(cursor), value="mod")]
         else:
             return _joined(cursor, "mul", factors)
+
+
+def _is_vector(node: Node) -> bool:
+    """Letters under an arrow: their product with a cross changes its sign with their order."""
+    return node.op == "cross" or (node.op == "sym" and node.value.startswith("vec "))
 
 
 def _read_signed_factor(cursor: Cursor) -> Node:
@@ -141,13 +147,17 @@ def _skip_slash(cursor: Cursor) -> bool:
 def _at_degree(cursor: Cursor) -> bool:
     if not cursor.at("op", "^"):
         return False
-    if cursor.at("macro", "circ", "degree", offset=1):
+    if _is_degree_mark(cursor, 1):
         return True
-    return (
-        cursor.at("op", "{", offset=1)
-        and cursor.at("macro", "circ", "degree", offset=2)
-        and cursor.at("op", "}", offset=3)
-    )
+    braced = cursor.at("op", "{", offset=1) and cursor.at("op", "}", offset=3)
+    return braced and _is_degree_mark(cursor, 2)
+
+
+def _is_degree_mark(cursor: Cursor, offset: int) -> bool:
+    """A small circle; some write the letter o."""
+    if cursor.at("macro", "circ", "degree", offset=offset):
+        return True
+    return cursor.at("letter", "o", offset=offset) or cursor.at("text", "o", offset=offset)
 
 
 def _read_degree(cursor: Cursor, base: Node) -> Node:

@@ -6,7 +6,9 @@ the box or the tag is never looked at.
 
 import re
 
-_SCAN = re.compile(r"(?P<box>\\+(?:boxed|fbox)(?![A-Za-z]))|\\.|[{}]", re.DOTALL)
+_SCAN = re.compile(  # a run of backslashes is stepped over at once, or long runs cost their square
+    r"(?P<box>\\++(?:boxed|fbox)(?![A-Za-z]))|(?:\\\\)++|\\.|[{}]", re.DOTALL
+)
 _OPENING_BRACE = re.compile(r"\s*\{")
 _UNBRACED = re.compile(r"\s*(?=[^\s{}$])(?P<math>[^${}\n]*)(?=\$|\\\)|\\\])")
 _UNBRACED_TOKEN = re.compile(r"\s*(?P<token>[-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z]))")

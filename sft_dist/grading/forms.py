@@ -163,7 +163,7 @@ def time_of_day(node: Node) -> Node:
 
 
 def parts_of_compound(node: Node) -> list[Node] | None:
-    """Return the quantities of `5 feet 3 inches` in order, or of a list of quantities; else None."""
+    """Return the quantities of `5 feet 3 inches`, or of a list of such; else None."""
     if node.op == "compound":
         first, rest = node.args
         return [first, *(parts_of_compound(rest) or [rest])]

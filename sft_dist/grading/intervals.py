@@ -91,7 +91,7 @@ def _read_joint(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]
     parts = [_read(arg, budget) for arg in node.args]
     letter, pieces = _joined(parts)
     if letter is None:
-        if any(piece.low.sign or piece.high.sign for piece in pieces):
+        if node.value == "or" or any(piece.low.sign or piece.high.sign for piece in pieces):
             return None, pieces
         raise NotASetError  # a list of points, for all one can tell
     if node.value == "or":

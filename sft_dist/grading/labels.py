@@ -35,6 +35,8 @@ def strip_label(node: Node) -> tuple[Node | None, list[Node]] | None:
 def _is_label(node: Node) -> bool:
     if node.op in ("sym", "text") or (node.op == "call" and node.args and symbols(node)):
         return True
+    if node.op == "call" and any(arg.op == "text" for arg in node.args):
+        return True
     if node.op == "call":
         return bool(node.args) and all(is_number(arg) for arg in node.args) and len(node.value) <= 3
     if node.op == "seq":

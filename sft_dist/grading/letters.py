@@ -64,9 +64,9 @@ def _at_choose(cursor: Cursor) -> bool:
 
 
 def _defines_function(cursor: Cursor) -> bool:
-    """`P(x) =` and `P(A, B) =`: the bracket holds plain names and an equals sign follows."""
+    r"""`P(x) =`, `P(\text{red}) =`: the bracket holds plain names and an equals sign follows."""
     offset = 1
-    while cursor.at("letter", offset=offset) or cursor.at("number", offset=offset):
+    while cursor.peek(offset).kind in ("letter", "number", "text"):
         offset += 1
         if cursor.at("op", ",", offset=offset):
             offset += 1

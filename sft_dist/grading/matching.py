@@ -15,6 +15,7 @@ from sft_dist.grading.vectors import as_matrix, as_vector, simplify_matrix
 from sft_dist.grading.wording import meaning
 
 _STAGES = ("structural", "text", "integer", "rational", "numeric", "symbolic")
+_SETS = frozenset(["rel", "list", "union", "inter", "minus", "builder", "const", "add"])
 _SYMMETRIC = {"perp", "parallel", "sim", "cong"}
 
 
@@ -181,16 +182,7 @@ class Matcher:
 
     def _same_sets(self, left: Node, right: Node) -> bool:
         """Compare as sets of real numbers, if both are such and one is more than a list."""
-        if not {left.op, right.op} & {
-            "rel",
-            "list",
-            "union",
-            "inter",
-            "minus",
-            "builder",
-            "const",
-            "add",
-        }:
+        if not {left.op, right.op} & _SETS:
             return False
         try:
             first_letter, first = intervals.as_intervals(left, self._budget)

@@ -47,6 +47,8 @@ _UNITS = [
     "eighteen",
     "nineteen",
 ]
+_PARTS = {"half": 2, "third": 3, "fourth": 4, "quarter": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+          "eighth": 8, "ninth": 9, "tenth": 10}  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {word: value for value, word in enumerate(_UNITS)} | {
     word: 10 * value for value, word in enumerate(_TENS, 2)
@@ -104,6 +106,17 @@ def _scale(text: str, end: int, value: Fraction) -> tuple[Fraction, int]:
 def scale_word(word: str) -> int | None:
     """Return what `million` and its like multiply by."""
     return _SCALES.get(word) or (_SCALES.get(word[:-1]) if word.endswith("s") else None)
+
+
+def fraction_in_words(words: str) -> Fraction | None:
+    """Return the value of `one half` or `two thirds`, None for other words."""
+    parts = words.lower().replace("-", " ").split()
+    if len(parts) != 2:
+        return None
+    top, bottom = _WORDS.get(parts[0]), _PARTS.get(parts[1].removesuffix("s"))
+    if parts[1] == "halves":
+        bottom = 2
+    return Fraction(top, bottom) if top and bottom else None
 
 
 def number_in_words(words: str) -> int | None:

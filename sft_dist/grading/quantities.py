@@ -3,14 +3,53 @@
 import re
 
 from sft_dist.grading import units
+from sft_dist.grading.arguments import make_based
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
 from sft_dist.grading.tree import Node, number
 
 _WORDED_CHOICE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s*([A-Za-z].+)")
 _CHOICE = re.compile(r"\(([A-Z])\)[.:]?|([A-Z])[.):]")
+_NAMED_CHOICE = re.compile(r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*\(?([A-Z])\)?[.]?")
+_JOINTS = ("and", "or", "to")
 _ANNOUNCEMENTS = {"answer", "the answer", "the answer is", "answer is", "final answer",
-                  "the final answer is", "final answer is", "approximately", "about"}  # fmt: skip
+                  "the final answer is", "final answer is", "approximately", "about",
+                  "there are", "there is", "there are exactly", "exactly",
+                  "a total of"}  # fmt: skip
+
+
+def worded(phrase: str) -> str:
+    """Return words in one spelling; `Option A` and `choice (A)` are the letter."""
+    named = _NAMED_CHOICE.fullmatch(phrase.strip())
+    return named[1] if named else units.words_of(phrase)
+
+
+def at_word(cursor: Cursor, *words: str) -> bool:
+    """True if the next token is one of these words."""
+    return cursor.at("text") and units.words_of(cursor.peek().text) in words
+
+
+def read_worded_label(cursor: Cursor) -> Node | None:
+    """Read `Total:` before a value, inside or outside a text macro; None if there is none."""
+    name = cursor.peek().text.strip()
+    outside = cursor.at("op", ":", offset=1)
+    after = cursor.peek(2 if outside else 1).kind
+    if not cursor.at("text") or not (outside or name.endswith(":")) or len(name.rstrip(":")) < 2:
+        return None
+    words = units.words_of(name)
+    if after in ("text", "end of answer") or words in _ANNOUNCEMENTS or units.qualifies(words):
+        return None
+    cursor.take()
+    cursor.accept("op", ":")
+    return cursor.node("text", value=words)
+
+
+def _read_base(cursor: Cursor, value: Node) -> Node:
+    """`45 base 8`."""
+    radix = cursor.take().value
+    if value.op != "num" or value.value.denominator != 1 or radix is None:
+        raise UnreadableError("a base after what is no whole number")
+    return make_based(cursor, str(value.value), int(radix) if radix.denominator == 1 else None)
 
 
 def read_quantity(cursor: Cursor) -> Node:
@@ -48,9 +87,14 @@ def _read_units(cursor: Cursor, value: Node) -> Node:
         return cursor.node("unit", value, value="%")
     if cursor.at("money"):  # 30 $
         return cursor.node("unit", value, value=units.currency(cursor.take().text))
-    if not cursor.at("text") or units.words_of(cursor.peek().text) in ("and", "or"):
+    if not cursor.at("text") or at_word(cursor, *_JOINTS):
         return value
-    unit, factor = units.read_unit(_take_phrase(cursor))
+    phrase = _take_phrase(cursor)
+    if phrase in ("base", "in base") and cursor.at("number"):
+        return _read_base(cursor, value)
+    if phrase == "times" and _at_statement_end(cursor):  # `3 times`, not `3 times 4`
+        return cursor.node("unit", value, value="time")
+    unit, factor = units.read_unit(phrase)
     value = _scaled(cursor, value, factor)
     if unit:
         value = cursor.node("unit", value, value=unit)
@@ -63,7 +107,7 @@ def _take_phrase(cursor: Cursor) -> str:
     r"""Take words with what stands between them: `\text{cm}^2`, `\text{m}/\text{s}`."""
     parts: list[str] = []
     while True:
-        if cursor.at("text") and units.words_of(cursor.peek().text) not in ("and", "or"):
+        if cursor.at("text") and not at_word(cursor, *_JOINTS):
             parts.append(" " + cursor.take().text.strip())
         elif cursor.at("op", "^") and cursor.at("number", offset=1):
             cursor.take()
@@ -73,6 +117,9 @@ def _take_phrase(cursor: Cursor) -> str:
         elif cursor.at("op", "/") and cursor.at("text", offset=1):
             cursor.take()
             parts.append("/")
+        elif parts and cursor.at("op", "/") and cursor.at("letter", "h", "s", offset=1):  # km/h
+            cursor.take()
+            parts.append("/" + cursor.take().text)
         else:
             return "".join(parts).strip()
 
@@ -95,11 +142,11 @@ def _read_text_first(cursor: Cursor) -> Node:
     if words in _ANNOUNCEMENTS:
         cursor.accept("op", ":")
     if _at_statement_end(cursor):
-        worded = _WORDED_CHOICE.fullmatch(phrase.strip())
-        if worded:
-            value = cursor.node("text", value=units.words_of(worded[3]))
-            return cursor.node("choice", value, value=worded[1] or worded[2])
-        return cursor.node("text", value=words)
+        valued = _WORDED_CHOICE.fullmatch(phrase.strip())
+        if valued:
+            value = cursor.node("text", value=units.words_of(valued[3]))
+            return cursor.node("choice", value, value=valued[1] or valued[2])
+        return cursor.node("text", value=worded(phrase))
     choice = _CHOICE.fullmatch(phrase.strip())
     if choice:
         label = choice[1] or choice[2]
@@ -119,7 +166,7 @@ def _phrase_is_alone(cursor: Cursor) -> bool:
 def _take_words(cursor: Cursor) -> str:
     parts: list[str] = []
     while cursor.at("text") or (parts and cursor.at("letter") and cursor.at("text", offset=1)):
-        if parts and units.words_of(cursor.peek().text) in ("and", "or"):
+        if parts and at_word(cursor, *_JOINTS):
             break
         parts.append(cursor.take().text.strip())
     return " ".join(parts)

@@ -6,20 +6,24 @@ read_answer(text) -> tree
 import re
 
 from sft_dist.grading import units, vocabulary
+from sft_dist.grading.answer_token import Token
 from sft_dist.grading.atoms import read_atom
 from sft_dist.grading.characters import fold
 from sft_dist.grading.cursor import Cursor, Grammar
 from sft_dist.grading.expressions import read_factor, read_product, read_sum
 from sft_dist.grading.limits import MAX_TREE_DEPTH, OverLimitError, UnreadableError
-from sft_dist.grading.quantities import read_quantity
-from sft_dist.grading.tokens import Token, tokenize
+from sft_dist.grading.quantities import at_word, read_quantity, read_worded_label, worded
+from sft_dist.grading.tokens import tokenize
 from sft_dist.grading.tree import Node, depth
 
 _SET_OPERATIONS = {"cup": "union", "cap": "inter", "setminus": "minus"}
 _LONG_DIGITS = re.compile(
     r"\(?\s*(?:\\(?:text|mathrm)\s*\{)?\s*([0-9A-F]*[A-F][0-9A-F]*)\s*\}?\s*\)?\s*_\s*\{?\s*(\d\d)\s*\}?"
 )
-_TRAILING = {".", ",", ";", ":"}
+_LEADING_CHOICE = re.compile(
+    r"(?:(?:\{ )?\( ([A-E]) \)(?: \})?|([A-E]) [:.)])(?= |$)"  # texts of tokens, joined by blanks
+)
+_TRAILING = {".", ",", ";", ":", "\\\\"}
 _WORDS_ONLY = re.compile(r"[^\W\d_]{2,}(?:[\s'-]+[^\W\d_]+)*[.!]?")
 
 
@@ -34,14 +38,16 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     if long_digits and all(int(digit, 36) < int(long_digits[2]) for digit in long_digits[1]):
         return Node("based", (), (long_digits[1].lstrip("0"), int(long_digits[2])))
     tokens = list(tokenize(text) if tokens is None else tokens)
-    while tokens and tokens[-1].kind == "op" and tokens[-1].text in _TRAILING:
+    while tokens and tokens[-1].kind in ("op", "row") and tokens[-1].text in _TRAILING:
         tokens.pop()
-    if _starts_with_choice(tokens):
-        tokens[:3] = [Token("text", f"({tokens[1].text})")]
+    choice = _leading_choice(tokens)
+    if choice is not None:
+        letter, length = choice
+        tokens[:length] = [Token("text", f"({letter})")]
     if _is_plain_builder(tokens):
         tokens[0], tokens[-1] = Token("op", "\\{"), Token("op", "\\}")
     if _WORDS_ONLY.fullmatch(text.strip()) and _is_prose(tokens):
-        return Node("text", (), units.words_of(text))
+        return Node("text", (), worded(text))
     cursor = Cursor(tokens, GRAMMAR)
     answer = read_list(cursor)
     if not cursor.at_end():
@@ -51,11 +57,18 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     return answer
 
 
-def _starts_with_choice(tokens: list[Token]) -> bool:
-    """`(C) 5`, a choice letter and its value in plain text."""
-    if len(tokens) < 4 or tokens[3].kind != "number":
-        return False
-    return [token.text for token in tokens[:3:2]] == ["(", ")"] and tokens[1].text in "ABCDE"
+def _leading_choice(tokens: list[Token]) -> tuple[str, int] | None:
+    r"""`(C) 5`, `\mathbf{(C)}\ 5`: the letter of a choice before its value, and its length."""
+    shown = " ".join(token.text for token in tokens[:5])
+    match = _LEADING_CHOICE.match(shown)
+    if match is None:
+        return None
+    length = match[0].count(" ") + 1
+    following = tokens[length] if length < len(tokens) else None
+    beside = following is not None and following.kind == "number" and match[2] is None
+    if following is None or not (following.spaced or beside):
+        return None
+    return match[1] or match[2], length
 
 
 def _is_plain_builder(tokens: list[Token]) -> bool:
@@ -106,6 +119,10 @@ def _read_statement(cursor: Cursor) -> Node:
     sides: list[Node] = []
     if cursor.at("op", "=") or cursor.at("macro", "approx"):
         cursor.take()
+    label = read_worded_label(cursor)
+    if label is not None:
+        sides.append(label)
+        relations.append("=")
     while True:
         sides.append(_read_set_expression(cursor))
         if not cursor.at_relation():
@@ -153,7 +170,7 @@ def _read_ratio(cursor: Cursor) -> Node:
     """`3:4` is a ratio or a time of day; which one is settled when comparing."""
     first = read_quantity(cursor)
     parts = [first]
-    while not cursor.bar_closes and cursor.at("op", ":"):
+    while (not cursor.bar_closes and cursor.at("op", ":")) or at_word(cursor, "to"):
         cursor.take()
         parts.append(read_quantity(cursor))
     if len(parts) == 1:

@@ -5,10 +5,10 @@ is dropped: an unknown macro is a token, and the parser refuses it.
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 
 from sft_dist.grading import vocabulary
+from sft_dist.grading.answer_token import Token
 from sft_dist.grading.characters import fold
 from sft_dist.grading.limits import MAX_CHARS, MAX_TEXT_DEPTH, OverLimitError, UnreadableError
 from sft_dist.grading.numerals import scan_number
@@ -22,22 +22,6 @@ _SPELLED = {"**": "^", "+/-": "pm", "+-": "pm", "->": "to", "≠": "ne"}
 _OPERAND = re.compile(r"\s*(?:[\w(]|\\[A-Za-z])")
 _SPACES = re.compile(r"[\s~]+")
 _CURRENCY = "€£¥₹"
-_BRACED_COLON = re.compile(r"(?<![A-Za-z])\{:\}")
-_HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`kind` is number, letter, text, macro, op, begin, end, row or money.
-
-    `spaced` says that white space stands before it. Two tokens are the same token when kind and
-    text are.
-    """
-
-    kind: str
-    text: str
-    spaced: bool = False
-    value: Fraction | None = None
 
 
 def tokenize(text: str) -> list[Token]:
@@ -57,7 +41,7 @@ class _Scanner:
         if depth > MAX_TEXT_DEPTH:
             raise OverLimitError("text macros nested too deep")
         self._depth = depth
-        self._text = _BRACED_COLON.sub(":", _HALF_OF_DAY.sub(r"\1m ", text))
+        self._text = text
         self._position = 0
         self._tokens: list[Token] = []
         self._spaced = False
@@ -171,6 +155,8 @@ class _Scanner:
             self._skip_null_delimiter(name)
         elif name in ("color", "textcolor"):
             self._braced()
+        elif name == "deg" and self._after_number():
+            self._emit("macro", "degree")
         elif name not in vocabulary.IGNORED_MACROS and name not in vocabulary.FONTS:
             self._emit("macro", name)
 
@@ -220,6 +206,9 @@ class _Scanner:
         raise UnreadableError("a brace that is never closed")
 
     def _text_macro(self, content: str, name: str) -> None:
+        if name in ("mathrm", "rm") and content.strip() in ("i", "e"):
+            self._emit("letter", content.strip())  # the constants, set upright
+            return
         upright = name in vocabulary.UPRIGHT and not self._after_number()
         for kind, text in read_text(content, upright=upright):
             if kind == "mathematics":

@@ -6,7 +6,8 @@ Operations (`op`, with `args` and `value`):
     sum prod (value: bound name; low, high, body)   pm (value: + or -; left, right)   decor (name)
     based (value: (digits, base))   ratio   text (words)   unit (value: unit; quantity)
     seq (value: brackets)   set   list (value: , and or)   rel (value: relations)
-    union inter minus   matrix (value: (rows, columns, style))   mod (modulus)   builder
+    union inter minus   matrix (value: (rows, columns, style))   cross (of two vectors)
+    mod (modulus)   builder
 """
 
 from collections.abc import Iterator

@@ -104,6 +104,11 @@ def words_of(text: str) -> str:
     return phrase if len(phrase) == 1 else phrase.lower()
 
 
+def qualifies(words: str) -> bool:
+    """True if one of the words changes what a value next to them says (`at least`, `not`)."""
+    return any(word in _NOT_UNITS for word in words.split())
+
+
 def read_unit(text: str) -> tuple[str, int]:
     """Return the canonical unit of a phrase and the factor in it (`million` is 10**6).
 

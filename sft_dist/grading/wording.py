@@ -1,7 +1,7 @@
 """What words mean when the other answer is not words: a number, a set, letters."""
 
 from sft_dist.grading.forms import is_empty_set, is_expression
-from sft_dist.grading.numerals import number_in_words
+from sft_dist.grading.numerals import fraction_in_words, number_in_words
 from sft_dist.grading.tree import Node, number
 
 _NO_SOLUTION = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set"}
@@ -20,7 +20,7 @@ def meaning(words: str, other: Node) -> bool | Node:
     letters = _letters_of(other)
     if letters is not None:
         return (letters if len(letters) == 1 else letters.lower()) == words
-    value = number_in_words(words)
+    value = number_in_words(words) or fraction_in_words(words)
     return number(value) if value is not None and is_expression(other) else False
 
 

@@ -1,5 +1,6 @@
 """The run directory: configuration, environment and state of a run, for people and launchers."""
 
+import fcntl
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 
@@ -30,6 +31,27 @@ def new_run_dir(config: TrainConfig) -> Path:
         return Path(config.checkpoint.output_dir)
     model = Path(config.model.model_path).name
     return Path("outputs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+_held: list[IO[str]] = []
+"""Locks of this process; the kernel lets go of them when it ends, however it ends."""
+
+
+def lock_run_dir(run_dir: Path) -> str | None:
+    """Make this process the only trainer in `run_dir`; a fault when another one is."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = (run_dir / ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        return f"--output_dir: {run_dir} is in use by {holder}; stop that run first"
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    _held.append(file)
+    return None
 
 
 def write_run_files(

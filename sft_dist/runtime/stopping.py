@@ -3,9 +3,11 @@
 A request is only noted here; all ranks agree on it between two steps.
 """
 
+import ctypes
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,3 +78,13 @@ def drop_stale_stop(run_dir: Path, *, since: float) -> None:
     path = run_dir / "STOP"
     if path.exists() and path.stat().st_mtime < since:
         path.unlink(missing_ok=True)
+
+
+def stop_with_parent() -> None:
+    """Under torchrun: ask this rank to stop when the launcher dies, however it dies (Linux).
+
+    A killed torchrun would leave its ranks training, and a resumed run would join them.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

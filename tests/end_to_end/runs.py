@@ -1,11 +1,13 @@
 """Starting real runs of `sft_dist.train` in tests and reading what they left."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from sft_dist.tracking.record import last_by, read_rows
 
@@ -53,7 +55,13 @@ def wait_for(condition, process, timeout=240):
 
 
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    """SIGKILL to the launcher, its ranks and the evaluation worker, all at once."""
+    tree = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in tree:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(tree, timeout=30)
     process.wait()
 
 

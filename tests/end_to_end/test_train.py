@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 import torch
@@ -126,6 +127,42 @@ def test_a_killed_sharded_run_resumes_to_the_same_losses(inputs, sharded, tmp_pa
     assert norms(run_dir) == norms(sharded)
     mine, theirs = (load_file(d / "checkpoint-9/model.safetensors") for d in (run_dir, sharded))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_ranks_whose_launcher_is_killed_save_and_leave(inputs, tmp_path):
+    run_dir = tmp_path / "run"
+    long = {**QUIET, "max_steps": 500, "num_epochs": 90, "save_steps": 1000}
+    process = start(TWO_RANKS, **inputs, **long, output_dir=run_dir)
+    wait_for(lambda: 3 in losses(run_dir), process)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while state(run_dir) == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert state(run_dir) == "requeue"
+    assert list_checkpoints(run_dir)
+
+
+def test_a_run_directory_takes_one_trainer_at_a_time(inputs, tmp_path):
+    run_dir = tmp_path / "run"
+    settings = {**QUIET, "engine": "torch", "max_steps": 5000, "num_epochs": 900}
+    process = start(PLAIN, **inputs, **{**settings, "save_steps": 100000}, output_dir=run_dir)
+    wait_for(lambda: 2 in losses(run_dir), process)
+    command = [*PLAIN, *flags(resume_from_checkpoint="latest", output_dir=run_dir)]
+    second = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    kill(process)
+    assert second.returncode == 2
+    assert f"in use by pid {process.pid}" in second.stderr
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(plain):
+    files = ["config.yaml", "status.json", "environment.json"]
+    before = [(plain / name).read_bytes() for name in files]
+    for change in ({"seed": 1}, {"max_steps": 4}):
+        command = [*PLAIN, *flags(resume_from_checkpoint="latest", output_dir=plain, **change)]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"--{next(iter(change))}" in done.stderr
+    assert [(plain / name).read_bytes() for name in files] == before
 
 
 def test_a_plain_process_trains_and_is_evaluated(plain):

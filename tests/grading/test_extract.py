@@ -70,6 +70,9 @@ def test_the_answer_tag_in_the_tolerant_and_in_the_strict_reading(text, tolerant
         "\\boxed{" * 20_000 + "}" * 20_000,
         "{" * 100_000 + "\\boxed{1}",
         "</think> <answer>" * 10_000,
+        "\\" * 100_000,
+        "\\boxed" * 20_000,
+        "\\boxed{5}" + "\\" * 100_001,
     ],
 )
 def test_extraction_takes_time_linear_in_the_length(text):
