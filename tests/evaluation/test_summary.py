@@ -50,6 +50,7 @@ def test_every_metric_of_a_small_evaluation():
         "eval/avg_response_length_wrong": pytest.approx(70 / 3),
         "eval/truncated_rate": 0.5,
         "eval/no_answer_rate": 0.25,
+        "eval/unparseable_rate": 0.0,
         "eval/timeout_rate": 0.25,
         "eval/num_problems": 4,
     }
