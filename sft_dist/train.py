@@ -151,9 +151,11 @@ def build(
     if checkpoint is not None:
         engine.load_state(checkpoint / "engine")
     logger.info(
-        "%s; %d of %d steps done", checkpoint or "starting from the base model", state.step,
+        "%s: %d of %d steps done",
+        f"resuming from {checkpoint}" if checkpoint else "starting from the base model",
+        state.step,
         prepared.plan.total_steps,
-    )  # fmt: skip
+    )
     return TrainingLoop(
         config,
         prepared,
