@@ -17,10 +17,13 @@ class ModelConfig:
     """Directory of a Hugging Face causal LM (Qwen2 or Llama family), or a Hub id. Required."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the weights in forward and backward; the master weights are float32 either way."""
-    attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = "auto"
-    """Attention kernel; auto takes flash_attention_2 on CUDA when it is installed, else sdpa."""
+    attention: Literal["auto", "flash_attention_2", "torch_varlen", "sdpa", "eager"] = "auto"
+    """Attention kernel; auto: flash_attention_2 where it is installed, else torch_varlen on CUDA
+    and sdpa (example by example) on the CPU."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
+    compile: bool = False
+    """Compile the layers by torch.compile: faster steps on a GPU, a slower first one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,14 @@ class BatchConfig:
     """Examples per optimizer step over all ranks; overrides the product of the other two."""
     max_tokens_per_microbatch: int | None = None
     """Tokens in one forward pass of one rank. Unset: batch_size x max_seq_length."""
+    packing: bool = True
+    """Examples of a forward pass in one row without padding; --no_packing pads each to the longest
+    (the padding comes on top of max_tokens_per_microbatch)."""
+    loss_normalization: Literal["tokens", "sequences", "constant"] = "tokens"
+    """Mean over the global batch's target tokens; or over its examples, of each one's token mean
+    (sequences) or token sum divided by loss_constant (constant, the CS336 form)."""
+    loss_constant: float = 1.0
+    """Divisor of each example's token sum with loss_normalization constant."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,13 @@ from sft_dist.checkpoint import (
 )
 from sft_dist.config import TrainConfig
 from sft_dist.data.batching import split_global_batch
-from sft_dist.data.packing import micro_batches
+from sft_dist.data.packing import MicroBatch, micro_batches
 from sft_dist.data.tokenization import TokenizedExample
 from sft_dist.engines.protocol import Engine, StepResult
 from sft_dist.errors import NonFiniteError
 from sft_dist.evaluation.scoring import EvaluationResult
 from sft_dist.evaluation.session import EXPORTS, Evaluations
+from sft_dist.normalization import LossNormalization
 from sft_dist.preparation import Prepared
 from sft_dist.runtime.distributed import Ranks, any_rank
 from sft_dist.runtime.stopping import StopRequest, take_save_request
@@ -57,6 +58,9 @@ class TrainingLoop:
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
         self.accuracies = dict(accuracies or {})
+        self.normalization = LossNormalization(
+            config.batch.loss_normalization, config.batch.loss_constant
+        )
         self.failed_evaluations: list[int] = []
         self._saved_step: int | None = None
         self._flops = peak_flops_of(ranks)
@@ -88,8 +92,16 @@ class TrainingLoop:
             warmup_steps=self.prepared.warmup_steps,
             total_steps=self.plan.total_steps,
         )
-        mine = micro_batches(batch, parts[self.ranks.rank])
-        result = self._train_step(state.step + 1, mine, target_tokens, rate)
+        mine = micro_batches(
+            batch,
+            parts[self.ranks.rank],
+            normalization=self.normalization,
+            packing=self.config.batch.packing,
+        )
+        normalizer = self.normalization.normalizer(
+            num_examples=len(batch), num_target_tokens=target_tokens
+        )
+        result = self._train_step(state.step + 1, mine, normalizer, rate)
         state = state.advanced(target_tokens)
         seconds = time.monotonic() - began
         row = self._row(state, result, batch, rate) | self._performance(batch, parts, seconds)
@@ -109,10 +121,10 @@ class TrainingLoop:
             self.accuracies[result.step] = result.metrics["eval/accuracy"]
 
     def _train_step(
-        self, number: int, mine: Sequence[Any], target_tokens: int, rate: float
+        self, number: int, mine: Sequence[MicroBatch], normalizer: float, rate: float
     ) -> StepResult:
         try:
-            result = self.engine.train_step(mine, target_tokens, rate)
+            result = self.engine.train_step(mine, normalizer, rate)
         except NonFiniteError as error:
             raise NonFiniteError(f"step {number}: {error}") from error
         if not result.applied:
@@ -196,6 +208,9 @@ class TrainingLoop:
         self, state: TrainState, result: StepResult, batch: Sequence[TokenizedExample], rate: float
     ) -> dict[str, Any]:
         tokens = sum(e.num_target_tokens for e in batch)
+        normalizer = self.normalization.normalizer(
+            num_examples=len(batch), num_target_tokens=tokens
+        )
         limit = self.config.optimizer.max_grad_norm
         norm = result.grad_norm_preclip
         return {
@@ -203,6 +218,7 @@ class TrainingLoop:
             "train/step": state.step,
             "train/epoch": state.step / self.plan.steps_per_epoch,
             "train/loss": result.loss_sum / tokens,
+            "train/objective": result.objective_sum / normalizer,
             "train/token_entropy": result.entropy_sum / tokens,
             "train/token_accuracy": result.num_correct / tokens,
             "train/learning_rate": rate,

@@ -1,4 +1,4 @@
-"""Load the model and its tokenizer; attention that stays inside each example of a packed row."""
+"""The model in a directory: load it, score a micro-batch with it, write it back."""
 
 import logging
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sft_dist.attention import REGISTERED, attention_arguments, register_attentions
 from sft_dist.data.packing import MicroBatch
 from sft_dist.errors import ModelError
 from sft_dist.loss import LossHead, TokenScores
@@ -14,7 +15,6 @@ from sft_dist.loss import LossHead, TokenScores
 logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-PER_EXAMPLE_SDPA = "sft_per_example_sdpa"
 
 
 class TokenScorer(nn.Module):
@@ -26,25 +26,18 @@ class TokenScorer(nn.Module):
         self.causal_lm = causal_lm
 
     def forward(self, batch: MicroBatch) -> TokenScores:
-        """Scores (N,) of the micro-batch's target tokens."""
+        """Scores of the micro-batch's N target tokens."""
         # No cache and no attention_mask: with either, transformers takes the packed row for one
         # sequence and examples see one another (transformers 5.19, masking_utils.py).
         output = self.causal_lm.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
-            cu_seq_lens_q=batch.cu_seqlens,
-            cu_seq_lens_k=batch.cu_seqlens,
-            max_length_q=max(batch.lengths),
-            max_length_k=max(batch.lengths),
-            **self._attention_arguments(batch),
+            **attention_arguments(self.causal_lm.config._attn_implementation, batch),
         )
-        hidden = output.last_hidden_state[0, batch.target_positions]
-        return self.causal_lm.get_output_embeddings()(hidden, batch.target_ids)
-
-    def _attention_arguments(self, batch: MicroBatch) -> dict[str, Any]:
-        own = self.causal_lm.config._attn_implementation == PER_EXAMPLE_SDPA
-        return {"example_lengths": batch.lengths} if own else {}
+        hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.target_positions)
+        head = self.causal_lm.get_output_embeddings()
+        return head(hidden, batch.target_ids, batch.target_weights)
 
 
 def local_model_dir(model_path: str) -> Path:
@@ -84,28 +77,33 @@ def load_tokenizer(model_path: str) -> Any:
 
 
 def load_causal_lm(
-    model_path: str, *, dtype: str, attention: str, activation_checkpointing: bool = False
+    model_path: str,
+    *,
+    dtype: str,
+    attention: str,
+    activation_checkpointing: bool = False,
+    compiled: bool = False,
 ) -> nn.Module:
     """The causal LM in training mode, on the CPU.
 
     Args:
         model_path: directory or Hub id.
         dtype: a key of `DTYPES`.
-        attention: resolved name, see `resolve_attention`.
+        attention: resolved name, see `attention.resolve_attention`.
         activation_checkpointing: recompute each layer's activations in the backward pass.
+        compiled: compile the layers at their first use; one compilation serves all of them.
 
     Raises:
         ModelError: saying what was missing.
     """
     from transformers import AutoModelForCausalLM
 
-    _register_per_example_sdpa()
-    implementation = PER_EXAMPLE_SDPA if attention == "sdpa" else attention
+    register_attentions()
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             model_path,
             dtype=DTYPES[dtype],
-            attn_implementation=implementation,
+            attn_implementation=REGISTERED.get(attention, attention),
             output_loading_info=True,
         )
     except Exception as error:
@@ -117,17 +115,10 @@ def load_causal_lm(
         )
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if compiled:
+        for layer in model.base_model.layers:
+            layer.compile(dynamic=True)  # rows differ in length
     return model.train()
-
-
-def resolve_attention(requested: str, *, cuda: bool, flash_attn_installed: bool) -> tuple[str, str]:
-    """The attention kernel to use, and why, in words."""
-    if requested != "auto":
-        return requested, "asked for"
-    if cuda and flash_attn_installed:
-        return "flash_attention_2", "CUDA and flash-attn are there"
-    missing = "flash-attn is not installed" if cuda else "no CUDA device"
-    return "sdpa", f"{missing}; per example, so nothing is computed across examples"
 
 
 def stop_token_id(model_path: str, tokenizer: Any) -> int:
@@ -184,36 +175,3 @@ def export_causal_lm(
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
     torch.save(state_dict, directory / "pytorch_model.bin")
-
-
-def _register_per_example_sdpa() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(PER_EXAMPLE_SDPA, _per_example_sdpa)
-    AttentionMaskInterface.register(PER_EXAMPLE_SDPA, lambda *args, **kwargs: None)
-
-
-def _per_example_sdpa(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    example_lengths: tuple[int, ...],
-    **unused: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention of each example of a packed row alone.
-
-    A mask over the row would cost T^2; this costs the sum of the squares. Shapes: query
-    (1, H, T, d), key and value (1, G, T, d) -> (1, T, H, d).
-    """
-    groups = query.shape[1] // key.shape[1]
-    # Repeated by hand: with enable_gqa torch 2.13 leaves its CPU flash kernel.
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    parts = [
-        nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-        for q, k, v in zip(*(x.split(example_lengths, 2) for x in (query, key, value)), strict=True)
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None

@@ -40,8 +40,9 @@ def _range_faults(config: TrainConfig) -> list[str]:
             value = values[name]
             if value is not None and not value >= least:  # `not >=` also catches nan
                 faults.append(f"--{name}: expected at least {least}, found {value}")
-    if not values["adam_eps"] > 0:
-        faults.append(f"--adam_eps: expected more than 0, found {values['adam_eps']}")
+    for name in ("adam_eps", "loss_constant"):
+        if not values[name] > 0:
+            faults.append(f"--{name}: expected more than 0, found {values[name]}")
     if config.engine.seed >= 2**64:
         faults.append(f"--seed: expected less than 2^64, found {config.engine.seed}")
     for name in ("adam_beta1", "adam_beta2", "eval_gpu_memory"):

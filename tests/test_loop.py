@@ -27,9 +27,9 @@ class FakeEngine:
         self.applied = applied
         self.steps = 0
 
-    def train_step(self, micro_batches, global_target_tokens, learning_rate):
+    def train_step(self, micro_batches, normalizer, learning_rate):
         self.steps += 1
-        return StepResult(2.0 * global_target_tokens, 1.0, 3.0, 5.0, self.applied)
+        return StepResult(2.0 * normalizer, 2.0 * normalizer, 1.0, 3.0, 5.0, self.applied)
 
     def export_weights(self, directory):
         (directory / "model.safetensors").write_text(f"weights {self.steps}")

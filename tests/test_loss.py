@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sft_dist import loss
-from sft_dist.loss import LossHead, compute_entropy, engine_loss_scale, token_log_probs
+from sft_dist.loss import LossHead, compute_entropy, token_log_probs
 
 N, D, V = 23, 8, 50
 
@@ -94,16 +94,17 @@ def test_chunks_give_the_loss_and_the_gradients_of_plain_cross_entropy(monkeypat
     expected_hidden = hidden.clone().requires_grad_()
     weights = torch.linspace(0.5, 2.0, N)  # so that no token may take another's place
     expected = cross_entropy(plain(expected_hidden), targets, reduction="none")
-    (expected * weights).sum().backward()
+    (3 * (expected * weights).sum()).backward()
     expected_gradients = [p.grad.clone() for p in plain.parameters()]
     plain.zero_grad()
 
     head = LossHead.sharing(plain)
     own_hidden = hidden.clone().requires_grad_()
-    scores = head(own_hidden, targets)
-    (-scores.log_probs * weights).sum().backward()
+    scores = head(own_hidden, targets, weights)
+    (scores.loss * 3).backward()  # an engine scales the loss
 
     assert scores.log_probs.shape == (N,)
+    torch.testing.assert_close(scores.loss, (expected * weights).sum(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(-scores.log_probs, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(own_hidden.grad, expected_hidden.grad, atol=1e-6, rtol=1e-5)
     for parameter, gradient in zip(plain.parameters(), expected_gradients, strict=True):
@@ -120,7 +121,8 @@ def test_entropy_and_correct_tokens_are_counted_without_a_gradient(monkeypatch):
     torch.testing.assert_close(scores.entropy, compute_entropy(logits))
     assert torch.equal(scores.correct, (logits.argmax(-1) == targets).float())
     assert scores.correct.sum() >= 10
-    assert scores.log_probs.requires_grad
+    assert scores.loss.requires_grad
+    assert not scores.log_probs.requires_grad
     assert not scores.entropy.requires_grad
     assert not scores.correct.requires_grad
 
@@ -128,18 +130,52 @@ def test_entropy_and_correct_tokens_are_counted_without_a_gradient(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 4])
 def test_no_more_logits_than_allowed_exist_at_a_time(monkeypatch, rows):
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", rows * V)
-    seen = []
-    score = LossHead._score
+    seen, score = [], loss._ChunkScores.__init__
 
-    def recording(self, hidden, targets):
+    def recording(self, hidden, *rest):
         seen.append(len(hidden))
-        return score(self, hidden, targets)
+        score(self, hidden, *rest)
 
-    monkeypatch.setattr(LossHead, "_score", recording)
+    monkeypatch.setattr(loss._ChunkScores, "__init__", recording)
     hidden, targets = inputs()
-    LossHead.sharing(plain_head())(hidden.requires_grad_(), targets).log_probs.sum().backward()
+    LossHead.sharing(plain_head())(hidden.requires_grad_(), targets).loss.backward()
     assert max(seen) == rows
-    assert sum(seen) == 2 * N  # once forward, once recomputed
+    assert sum(seen) == N  # projected once, backward pass included
+
+
+def test_without_gradients_none_is_computed(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a gradient nobody asked for")
+
+    hidden, targets = inputs()
+    head = LossHead.sharing(plain_head())
+    expected = head(hidden, targets).log_probs
+    monkeypatch.setattr(loss._ChunkScores, "logit_gradient", refuse)
+    with torch.no_grad():
+        assert torch.equal(head(hidden, targets).log_probs, expected)
+
+
+def test_a_second_backward_pass_is_refused_not_wrong():
+    hidden, targets = inputs()
+    total = LossHead.sharing(plain_head())(hidden.requires_grad_(), targets).loss
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        total.backward()
+
+
+def test_in_bf16_the_weights_gradient_is_added_up_in_float32(monkeypatch):
+    """One chunk or many: what differs is the rounding of the result, not of a running sum."""
+    plain = plain_head().bfloat16()
+    hidden = torch.randn(2000, D, generator=torch.Generator().manual_seed(5)).bfloat16()
+    targets = torch.randint(0, V, (2000,), generator=torch.Generator().manual_seed(6))
+    exact = plain_head().double()
+    exact.weight.data.copy_(plain.weight.data)
+    cross_entropy(exact(hidden.double()), targets, reduction="sum").backward()
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 4 * V)  # 500 chunks
+    head = LossHead.sharing(plain)
+    head(hidden.clone().requires_grad_(), targets).loss.backward()
+    error = (head.weight.grad.double() - exact.weight.grad).norm() / exact.weight.grad.norm()
+    assert error < 0.005
 
 
 def test_a_head_shares_its_parameters_and_is_the_layer_it_replaces():
@@ -157,19 +193,3 @@ def test_bf16_weights_give_float32_scores():
     hidden, targets = inputs()
     scores = LossHead.sharing(plain_head().bfloat16())(hidden.bfloat16(), targets)
     assert {part.dtype for part in scores} == {torch.float32}
-
-
-# engine_loss_scale
-
-
-def test_the_scale_makes_sums_into_the_mean_over_the_global_batch():
-    assert engine_loss_scale(global_target_tokens=50) == 1 / 50
-
-
-@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (8, 1), (4, 3)])
-def test_the_scale_undoes_what_the_engine_averages_and_divides_by(ranks, accumulation):
-    generator = torch.Generator().manual_seed(4)
-    sums = torch.rand(ranks, accumulation, generator=generator)
-    scale = engine_loss_scale(global_target_tokens=50, averaged_over=ranks, divided_by=accumulation)
-    engine = (sums * scale / accumulation).sum(1).mean()  # adds up micro-batches, averages ranks
-    torch.testing.assert_close(engine, sums.sum() / 50)

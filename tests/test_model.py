@@ -8,35 +8,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from sft_dist.data.packing import empty_micro_batch, pack
-from sft_dist.data.tokenization import TokenizedExample
+from sft_dist.attention import PER_EXAMPLE_SDPA
+from sft_dist.data.packing import pack
 from sft_dist.errors import ModelError
-from sft_dist.loss import compute_entropy, token_log_probs
 from sft_dist.model import (
-    PER_EXAMPLE_SDPA,
     TokenScorer,
     export_causal_lm,
     export_generation_config,
     load_causal_lm,
     load_tokenizer,
     local_model_dir,
-    resolve_attention,
     stop_token_id,
 )
 from tests.tiny import VOCAB, tiny_examples, tiny_model
-
-ATTENTIONS = ["sdpa", "eager"]
-
-
-def scores_alone(model, example):
-    """Log-probabilities and entropies of one example by transformers' own forward."""
-    ids = torch.from_numpy(example.input_ids)[None]
-    logits = model(ids, use_cache=False).logits[0, example.prompt_length - 1 : -1]
-    return token_log_probs(logits, ids[0, example.prompt_length :]), compute_entropy(logits)
-
-
-def per_example(values, examples):
-    return values.split([e.num_target_tokens for e in examples])
 
 
 def saved_model(directory, *, tied=True):
@@ -55,65 +39,7 @@ def write_generation_config(directory, eos):
     return str(directory)
 
 
-# Packed rows
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_packed_scores_are_those_of_each_example_alone(attention):
-    examples = tiny_examples(9)
-    reference = tiny_model("eager").eval()
-    with torch.no_grad():
-        packed = TokenScorer(tiny_model(attention))(pack(examples))
-        expected = [scores_alone(reference, e) for e in examples]
-    torch.testing.assert_close(
-        packed.log_probs, torch.cat([e[0] for e in expected]), atol=1e-5, rtol=0
-    )
-    torch.testing.assert_close(
-        packed.entropy, torch.cat([e[1] for e in expected]), atol=1e-5, rtol=0
-    )
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_tests_model_attends_to_earlier_tokens(attention):
-    """Otherwise the tests of leaks could not fail."""
-    (example,) = tiny_examples(1)
-    changed = example.input_ids.copy()
-    changed[0] = (changed[0] + 1) % VOCAB
-    other = TokenizedExample(example.id, changed, example.prompt_length)
-    scorer = TokenScorer(tiny_model(attention))
-    with torch.no_grad():
-        before, after = (scorer(pack([e])).log_probs for e in (example, other))
-    assert (before - after).abs().min() > 1e-4
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("changed", [0, 2, 4])
-def test_other_tokens_in_one_example_leave_the_others_the_same_to_the_bit(attention, changed):
-    examples = tiny_examples(5)
-    old = examples[changed]
-    others = [i for i in range(5) if i != changed]
-    replaced = list(examples)
-    replaced[changed] = TokenizedExample(old.id, (old.input_ids + 1) % VOCAB, old.prompt_length)
-    scorer = TokenScorer(tiny_model(attention))
-    with torch.no_grad():
-        before, after = (
-            per_example(scorer(pack(batch)).log_probs, examples) for batch in (examples, replaced)
-        )
-    assert not torch.equal(before[changed], after[changed])
-    for index in others:
-        assert torch.equal(before[index], after[index])
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_gradient_of_a_packed_row_is_the_sum_of_those_of_its_examples(attention):
-    examples = tiny_examples(5)
-    packed, alone = tiny_model(attention), tiny_model("eager")
-    (-TokenScorer(packed)(pack(examples)).log_probs.sum()).backward()
-    for example in examples:
-        (-scores_alone(alone, example)[0].sum()).backward()
-    expected = {name: p.grad for name, p in alone.named_parameters()}
-    for name, parameter in packed.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-4)
+# Scores
 
 
 def test_activation_checkpointing_changes_neither_scores_nor_gradients(tmp_path):
@@ -124,20 +50,11 @@ def test_activation_checkpointing_changes_neither_scores_nor_gradients(tmp_path)
             str(tmp_path), dtype="float32", attention="sdpa", activation_checkpointing=checkpointing
         )
         assert model.is_gradient_checkpointing is checkpointing
-        log_probs = TokenScorer(model)(batch).log_probs
-        log_probs.sum().backward()
-        found.append([log_probs.detach(), *(p.grad for p in model.parameters())])
+        scores = TokenScorer(model)(batch)
+        scores.loss.backward()
+        found.append([scores.log_probs, *(p.grad for p in model.parameters())])
     for plain, recomputed in zip(*found, strict=True):
         assert torch.equal(plain, recomputed)
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_stand_in_of_an_idle_rank_has_a_gradient_for_every_parameter(attention):
-    model = tiny_model(attention)
-    (TokenScorer(model)(empty_micro_batch()).log_probs.sum() * 0.0).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert not parameter.grad.any(), name
 
 
 def test_the_scorer_keeps_the_parameters_and_the_tied_head_of_the_model():
@@ -201,29 +118,6 @@ def test_a_model_that_cannot_be_had_is_an_error_that_says_what_to_give(monkeypat
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(ModelError, match=r"--model_path owner/model.*no network.*give the dir"):
         local_model_dir("owner/model")
-
-
-@pytest.mark.parametrize(
-    ("requested", "cuda", "flash", "expected"),
-    [
-        ("auto", True, True, "flash_attention_2"),
-        ("auto", True, False, "sdpa"),
-        ("auto", False, True, "sdpa"),
-        ("auto", False, False, "sdpa"),
-        ("eager", True, True, "eager"),
-        ("flash_attention_2", False, False, "flash_attention_2"),
-        ("sdpa", True, True, "sdpa"),
-    ],
-)
-def test_auto_takes_flash_attention_where_it_can_run(requested, cuda, flash, expected):
-    found, reason = resolve_attention(requested, cuda=cuda, flash_attn_installed=flash)
-    assert found == expected
-    assert reason
-
-
-def test_the_reason_for_the_attention_says_what_is_missing():
-    assert "flash-attn" in resolve_attention("auto", cuda=True, flash_attn_installed=False)[1]
-    assert "CUDA" in resolve_attention("auto", cuda=False, flash_attn_installed=True)[1]
 
 
 # The stop token

@@ -11,15 +11,15 @@ VOCAB = 128
 def tiny_model(attention="sdpa", dtype=torch.float32, seed=0):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from sft_dist.model import PER_EXAMPLE_SDPA, _register_per_example_sdpa
+    from sft_dist.attention import REGISTERED, register_attentions
 
-    _register_per_example_sdpa()
+    register_attentions()
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
         tie_word_embeddings=True, initializer_range=0.2,
-        attn_implementation=PER_EXAMPLE_SDPA if attention == "sdpa" else attention,
+        attn_implementation=REGISTERED.get(attention, attention),
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).train()
     for parameter in model.parameters():  # not .to(dtype): rotary frequencies stay float32

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
 from sft_dist.engines.ds_config import ds_config_path, load_ds_config
 from sft_dist.engines.protocol import Engine
-from sft_dist.model import export_generation_config, load_causal_lm, resolve_attention
+from sft_dist.model import export_generation_config, load_causal_lm
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def build_engine(
         dtype=config.model.dtype,
         attention=attention,
         activation_checkpointing=config.model.activation_checkpointing,
+        compiled=config.model.compile,
     )
     export_generation_config(model, stop_token_id)
     num_parameters = sum(p.numel() for p in model.parameters())

@@ -22,8 +22,8 @@ from sft_dist.engines.state import (
 )
 from sft_dist.engines.torch_engine import adam_state, adamw
 from sft_dist.engines.totals import StepTotals
-from sft_dist.loss import engine_loss_scale
 from sft_dist.model import TokenScorer, export_causal_lm
+from sft_dist.normalization import engine_loss_scale
 
 
 class DeepSpeedEngine:
@@ -67,15 +67,13 @@ class DeepSpeedEngine:
     def train_step(
         self,
         micro_batches: Sequence[MicroBatch],
-        global_target_tokens: int,
+        normalizer: float,
         learning_rate: float,
     ) -> StepResult:
         """See `Engine.train_step`."""
         totals = StepTotals(self.device)
         # DeepSpeed averages gradients over the ranks, and divides by nothing else here.
-        scale = engine_loss_scale(
-            global_target_tokens=global_target_tokens, averaged_over=dist.get_world_size()
-        )
+        scale = engine_loss_scale(normalizer=normalizer, averaged_over=dist.get_world_size())
         last = len(micro_batches) - 1
         for index, batch in enumerate(micro_batches):
             moved = batch.to(self.device)
@@ -84,9 +82,9 @@ class DeepSpeedEngine:
             self.engine.backward(loss * scale, scale_wrt_gas=False)
             if index < last:
                 self.engine.step()  # counts the micro-step; nothing is updated
-        loss_sum, entropy_sum, num_correct = totals.reduce()
+        sums = totals.reduce()
         norm, applied = self._update(learning_rate)
-        return StepResult(loss_sum, entropy_sum, num_correct, norm, applied)
+        return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
 
     def log_probs(self, micro_batch: MicroBatch) -> Tensor:
         """See `Engine.log_probs`."""

@@ -15,13 +15,15 @@ class StepResult:
     """One optimizer step, over all ranks."""
 
     loss_sum: float
-    """Sum of the token losses of the global batch, nats."""
+    """Sum of the token losses of the global batch, nats, unweighted."""
+    objective_sum: float
+    """The same with each token's weight: what `normalizer` divides."""
     entropy_sum: float
     """Sum of the entropies at the same positions, nats."""
     num_correct: float
     """Target tokens that were the most probable ones."""
     grad_norm_preclip: float
-    """2-norm of the gradient of the global token mean, before clipping."""
+    """2-norm of the gradient of the global batch's loss, before clipping."""
     applied: bool
     """False when the gradient was not finite: no parameter was changed then."""
 
@@ -32,10 +34,15 @@ class Engine(Protocol):
     def train_step(
         self,
         micro_batches: Sequence[MicroBatch],
-        global_target_tokens: int,
+        normalizer: float,
         learning_rate: float,
     ) -> StepResult:
         """One update from this rank's micro-batches; equally many on every rank.
+
+        Args:
+            micro_batches: with the weight of each token.
+            normalizer: what the weighted sum of the whole global batch's losses is divided by.
+            learning_rate: of this update.
 
         Raises:
             NonFiniteError: naming ranks and examples, before anything is updated.

@@ -18,8 +18,8 @@ from sft_dist.engines.state import (
     save_optimizer_state,
 )
 from sft_dist.engines.totals import StepTotals
-from sft_dist.loss import engine_loss_scale
 from sft_dist.model import TokenScorer, export_causal_lm
+from sft_dist.normalization import engine_loss_scale
 
 
 def adamw(parameters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -53,26 +53,23 @@ class TorchEngine:
             name.removeprefix("causal_lm."): parameter
             for name, parameter in self.module.named_parameters()
         }
-        self.masters = [p.detach().float().clone() for p in self.parameters.values()]
-        for master in self.masters:
-            master.grad = torch.zeros_like(master)
+        self.masters = [self._master(p) for p in self.parameters.values()]
         self.optimizer = adamw(self.masters, config)
 
     def train_step(
         self,
         micro_batches: Sequence[MicroBatch],
-        global_target_tokens: int,
+        normalizer: float,
         learning_rate: float,
     ) -> StepResult:
         """See `Engine.train_step`."""
         totals = StepTotals(self.device)
-        scale = engine_loss_scale(global_target_tokens=global_target_tokens)
+        scale = engine_loss_scale(normalizer=normalizer)
         for batch in micro_batches:
             moved = batch.to(self.device)
             (totals.add(moved, self.module(moved)) * scale).backward()
-            self._accumulate()
         try:
-            loss_sum, entropy_sum, num_correct = totals.reduce()
+            sums = totals.reduce()
         except Exception:
             self._zero_grad()
             raise
@@ -81,7 +78,7 @@ class TorchEngine:
         if applied:
             self._update(norm, learning_rate)
         self._zero_grad()
-        return StepResult(loss_sum, entropy_sum, num_correct, norm, applied)
+        return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
 
     def log_probs(self, micro_batch: MicroBatch) -> Tensor:
         """See `Engine.log_probs`."""
@@ -107,12 +104,22 @@ class TorchEngine:
         for index in range(len(self.masters)):
             self._state(index)["step"].fill_(steps)
 
-    @torch.no_grad()
-    def _accumulate(self) -> None:
-        for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
-            if parameter.grad is not None:
-                master.grad += parameter.grad
-                parameter.grad = None
+    @staticmethod
+    def _master(parameter: Tensor) -> Tensor:
+        """The float32 tensor AdamW steps, with its gradient; a float32 parameter is its own."""
+        if parameter.dtype == torch.float32:
+            parameter.grad = torch.zeros_like(parameter)
+            return parameter
+        master = parameter.detach().float()
+        master.grad = torch.zeros_like(master)
+
+        def accumulate(low: Tensor) -> None:
+            # At once, so that low-precision gradients never stand there for the whole model.
+            master.grad += low.grad
+            low.grad = None
+
+        parameter.register_post_accumulate_grad_hook(accumulate)
+        return master
 
     def _zero_grad(self) -> None:
         for master in self.masters:
@@ -134,7 +141,8 @@ class TorchEngine:
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
         for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
-            parameter.copy_(master)
+            if parameter is not master:
+                parameter.copy_(master)
 
     def _state(self, index: int) -> dict[str, Tensor]:
         """AdamW's state of a master, made before the first step when it must be saved or read."""
@@ -144,7 +152,7 @@ class TorchEngine:
         for index, name in enumerate(self.parameters):
             master, state = self.masters[index], self._state(index)
             moments = {kind: state[kind].view(-1) for kind in MOMENTS}
-            yield name, ParameterShard(0, master.numel(), master.view(-1), moments)
+            yield name, ParameterShard(0, master.numel(), master.detach().view(-1), moments)
 
 
 def adam_state(optimizer: torch.optim.Optimizer, master: Tensor) -> dict[str, Tensor]:

@@ -15,31 +15,36 @@ class StepTotals:
     """Loss, entropy and correct tokens of one step: this rank's, then all ranks'."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._losses: list[tuple[Tensor, tuple[str, ...]]] = []
 
     def add(self, batch: MicroBatch, scores: TokenScores) -> Tensor:
-        """Count a micro-batch; its summed loss, which carries the gradient."""
-        loss = -scores.log_probs.sum() * batch.weight
-        if batch.weight:
-            sums = torch.stack([loss.detach(), scores.entropy.sum(), scores.correct.sum()])
+        """Count a micro-batch; its loss, which carries the gradient."""
+        objective = scores.loss.detach()
+        if not batch.is_stand_in:
+            parts = (-scores.log_probs.sum(), objective, scores.entropy.sum(), scores.correct.sum())
             # float64, so that the logged sum does not depend on how the batch was cut.
-            self._sums += sums.double()
-        self._losses.append((loss.detach(), batch.example_ids))
-        return loss
+            self._sums += torch.stack(parts).double()
+        self._losses.append((objective, batch.example_ids))
+        return scores.loss
 
-    def reduce(self) -> tuple[float, float, float]:
-        """Loss, entropy and correct tokens over all ranks. Collective; the step's one host sync.
+    def reduce(self) -> dict[str, float]:
+        """The sums of `StepResult` over all ranks. Collective; the step's one host sync.
 
         Raises:
             NonFiniteError: on every rank, naming the ranks and examples of the bad losses.
         """
         if dist.is_initialized():
             dist.all_reduce(self._sums)
-        loss, entropy, correct = self._sums.tolist()
-        if not math.isfinite(loss):
+        loss, objective, entropy, correct = self._sums.tolist()
+        if not math.isfinite(loss) or not math.isfinite(objective):
             raise NonFiniteError(self._culprits())
-        return loss, entropy, correct
+        return {
+            "loss_sum": loss,
+            "objective_sum": objective,
+            "entropy_sum": entropy,
+            "num_correct": correct,
+        }
 
     def _culprits(self) -> str:
         mine = [(float(loss), ids) for loss, ids in self._losses if not math.isfinite(float(loss))]

@@ -19,6 +19,9 @@ METRICS: dict[str, Metric] = {
     "train/step": Metric("steps", "Completed optimizer updates; 0 is the base model."),
     "train/epoch": Metric("epochs", "Passes over the training examples, with the fraction."),
     "train/loss": Metric("nats/token", "Mean over the target tokens of the whole global batch."),
+    "train/objective": Metric(
+        "nats", "What the update minimises: train/loss, unless --loss_normalization says otherwise."
+    ),
     "train/token_entropy": Metric("nats", "Mean entropy at the target positions."),
     "train/token_accuracy": Metric("share", "Target tokens that were the most probable ones."),
     "train/learning_rate": Metric("1", "Rate of this update."),

@@ -61,14 +61,18 @@ def mutate(recipe, batches, target_tokens, ranks):
     if mutant == "rank dropped" and ranks.rank == ranks.world_size - 1:
         from dataclasses import replace
 
-        return [replace(b, weight=0.0) for b in batches], target_tokens
+        return [replace(b, target_weights=0 * b.target_weights) for b in batches], target_tokens
     if mutant == "mean per micro-batch":
         # each micro-batch's mean, averaged over ranks and micro-batches
         from dataclasses import replace
 
         total = len(batches) * ranks.world_size
         scaled = [
-            replace(b, weight=target_tokens / (total * max(1, b.num_target_tokens)))
+            replace(
+                b,
+                target_weights=b.target_weights
+                * (target_tokens / (total * max(1, b.num_target_tokens))),
+            )
             for b in batches
         ]
         return scaled, target_tokens

@@ -39,7 +39,8 @@ def unchanged(engine, before):
 def bad_loss(engine, batches, rank):
     """Rank 1's second micro-batch has a loss that is not a number."""
     if rank == 1:
-        batches = [batches[0], replace(batches[1], weight=float("nan")), *batches[2:]]
+        bad = replace(batches[1], target_weights=batches[1].target_weights * float("nan"))
+        batches = [batches[0], bad, *batches[2:]]
     before = masters(engine)
     try:
         engine.train_step(batches, 100, 1e-3)
