@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 2**25
-"""float32 logits held at a time: 128 MiB, 220 tokens of Qwen2.5's vocabulary."""
+CHUNK_ELEMENTS = 2**26
+"""Logits held at a time: 128 MiB in bf16, 441 tokens of Qwen2.5's vocabulary."""
+CPU_BLOCK_ELEMENTS = 2**21
+"""Logits turned to float32 at a time on a CPU: 8 MiB, so that they stay in the cache."""
 
 
 class TokenScores(NamedTuple):
@@ -98,81 +100,90 @@ class _ChunkedLoss(torch.autograd.Function):
         target_weights: Tensor,
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
-        gradients = _HeadGradients(hidden, weight, bias) if with_gradient else None
+        gradients = _HeadGradients(weight, bias) if with_gradient else None
         size = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        of_hidden = torch.empty_like(hidden) if with_gradient else None
         chunks = []
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            chunk = _ChunkScores(hidden[part], weight, bias, target_ids[part])
-            chunks.append((chunk.log_probs, chunk.entropy, chunk.correct))
-            if gradients is not None:
-                gradients.add(part, chunk.logit_gradient(target_weights[part]))
-            del chunk  # its logits, before those of the next are made
+            logits = nn.functional.linear(hidden[part], weight, bias)
+            weights = target_weights[part] if with_gradient else None
+            chunks.append(_score(logits, target_ids[part], weights))
+            if gradients is not None and of_hidden is not None:
+                torch.mm(logits, weight, out=of_hidden[part])  # the logits' gradient by now
+                gradients.add(logits, hidden[part])
+            del logits  # before those of the next chunk are made
         log_probs, entropy, correct = (torch.cat(parts) for parts in zip(*chunks, strict=True))
         ctx.mark_non_differentiable(log_probs, entropy, correct)
-        ctx.gradients = gradients
+        ctx.of_hidden, ctx.gradients = of_hidden, gradients
         return -(target_weights * log_probs).sum(), log_probs, entropy, correct
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None
+        of_hidden, gradients = ctx.of_hidden, ctx.gradients
+        ctx.of_hidden = ctx.gradients = None
         if gradients is None:
             raise RuntimeError("the loss of a chunked head can be differentiated once")
-        return *gradients.scaled(factor), None, None, None
+        return of_hidden.mul_(factor), *gradients.scaled(factor), None, None, None
 
 
-class _ChunkScores:
-    """Scores of one chunk of `n` tokens, and what their gradient needs."""
+def _score(logits: Tensor, target_ids: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+    """Log-probabilities, entropies and hits of a chunk of `n` tokens, each (n,) float32.
 
-    def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, target_ids: Tensor
-    ) -> None:
-        logits = nn.functional.linear(hidden, weight, bias)
-        self.logits_dtype = logits.dtype
-        logits = logits.float()
-        top, index = logits.max(-1)
-        self.target_ids = target_ids
-        chosen = logits.gather(-1, target_ids[:, None])[:, 0] - top
-        logits -= top[:, None]
-        self.exponentials = logits.exp()
-        self.total = self.exponentials.sum(-1)
-        log_total = self.total.log()
-        # bmm: sum(exp * logit) row by row without another (n, V) tensor
-        expected = torch.bmm(self.exponentials[:, None], logits[:, :, None])[:, 0, 0] / self.total
-        self.log_probs = chosen - log_total
-        self.entropy = log_total - expected
-        self.correct = (index == target_ids).float()
+    With `weights` (n,) the logits (n, V) are overwritten by the gradient of the weighted loss. In
+    blocks of rows, since float32 copies are made of them.
+    """
+    on_cpu = logits.device.type == "cpu"
+    size = max(1, CPU_BLOCK_ELEMENTS // logits.shape[1]) if on_cpu else len(logits)
+    blocks = zip(
+        logits.split(size),
+        target_ids.split(size),
+        [None] * len(logits) if weights is None else weights.split(size),
+        strict=False,
+    )
+    scores = [_score_block(*block) for block in blocks]
+    return tuple(torch.cat(parts) for parts in zip(*scores, strict=True))
 
-    def logit_gradient(self, weights: Tensor) -> Tensor:
-        """(n, V) in the dtype of the logits: weight x (softmax - one-hot). Called once."""
-        gradient = self.exponentials.mul_((weights / self.total)[:, None])
-        gradient.scatter_add_(-1, self.target_ids[:, None], -weights[:, None])
-        return gradient.to(self.logits_dtype)
+
+def _score_block(logits: Tensor, target_ids: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+    top, index = logits.max(-1)
+    shifted = logits.float() - top[:, None]
+    exponentials = shifted.exp()
+    total = exponentials.sum(-1)
+    log_total = total.log()
+    # bmm: sum(exp * logit) of each row without one more (n, V) tensor
+    expected = torch.bmm(exponentials[:, None], shifted[:, :, None])[:, 0, 0] / total
+    log_probs = shifted.gather(-1, target_ids[:, None])[:, 0] - log_total
+    if weights is not None:  # weight x (softmax - one-hot)
+        exponentials *= (weights / total)[:, None]
+        exponentials.scatter_add_(-1, target_ids[:, None], -weights[:, None])
+        logits.copy_(exponentials)
+    return log_probs, log_total - expected, (index == target_ids).float()
 
 
 class _HeadGradients:
-    """Gradients of hidden states, weight and bias, added up over the chunks."""
+    """Gradients of weight and bias, added up over the chunks."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-        self._hidden, self._weight, self._bias = hidden, weight, bias
-        self.of_hidden = torch.empty_like(hidden)
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._dtype = weight.dtype
         # float32: a sum over chunks in bf16 would lose what is small beside the sum.
-        self.of_weight = torch.zeros_like(weight, dtype=torch.float32)
-        self.of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        self._of_weight: Tensor | None = None
+        self._of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
 
-    def add(self, part: slice, logit_gradient: Tensor) -> None:
-        """Count one chunk: `logit_gradient` (n, V) of the hidden states in `part`."""
-        torch.mm(logit_gradient, self._weight, out=self.of_hidden[part])
-        if self.of_weight.dtype == logit_gradient.dtype:
-            self.of_weight.addmm_(logit_gradient.t(), self._hidden[part])
+    def add(self, logit_gradient: Tensor, hidden: Tensor) -> None:
+        """Count one chunk: `logit_gradient` (n, V) of the logits made from `hidden` (n, D)."""
+        if self._of_weight is None:
+            self._of_weight = (logit_gradient.t() @ hidden).float()
+        elif logit_gradient.dtype == torch.float32:
+            self._of_weight.addmm_(logit_gradient.t(), hidden)
         else:
-            self.of_weight += logit_gradient.t() @ self._hidden[part]
-        if self.of_bias is not None:
-            self.of_bias += logit_gradient.sum(0)
+            self._of_weight += logit_gradient.t() @ hidden
+        if self._of_bias is not None:
+            self._of_bias += logit_gradient.sum(0)
 
-    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The three gradients times `factor`, in the types of what they belong to."""
-        of_weight = self.of_weight.mul_(factor).to(self._weight.dtype)
-        of_bias = None if self._bias is None else (self.of_bias * factor).to(self._bias.dtype)
-        return self.of_hidden.mul_(factor), of_weight, of_bias
+    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both times `factor`, in the type of the parameters."""
+        assert self._of_weight is not None
+        of_bias = None if self._of_bias is None else (self._of_bias * factor).to(self._dtype)
+        return self._of_weight.mul_(factor).to(self._dtype), of_bias

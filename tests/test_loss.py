@@ -86,9 +86,13 @@ def test_half_precision_logits_are_scored_in_float32():
 
 
 @pytest.mark.parametrize("elements", [1, V, 5 * V, 5 * V + 3, N * V, 2**26])
+@pytest.mark.parametrize("block", [V, 3 * V + 1, 2**26])
 @pytest.mark.parametrize("bias", [False, True])
-def test_chunks_give_the_loss_and_the_gradients_of_plain_cross_entropy(monkeypatch, elements, bias):
+def test_chunks_give_the_loss_and_the_gradients_of_plain_cross_entropy(
+    monkeypatch, elements, block, bias
+):
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(loss, "CPU_BLOCK_ELEMENTS", block)
     plain = plain_head(bias)
     hidden, targets = inputs()
     expected_hidden = hidden.clone().requires_grad_()
@@ -130,13 +134,13 @@ def test_entropy_and_correct_tokens_are_counted_without_a_gradient(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 4])
 def test_no_more_logits_than_allowed_exist_at_a_time(monkeypatch, rows):
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", rows * V)
-    seen, score = [], loss._ChunkScores.__init__
+    seen, score = [], loss._score
 
-    def recording(self, hidden, *rest):
-        seen.append(len(hidden))
-        score(self, hidden, *rest)
+    def recording(logits, *rest):
+        seen.append(len(logits))
+        return score(logits, *rest)
 
-    monkeypatch.setattr(loss._ChunkScores, "__init__", recording)
+    monkeypatch.setattr(loss, "_score", recording)
     hidden, targets = inputs()
     LossHead.sharing(plain_head())(hidden.requires_grad_(), targets).loss.backward()
     assert max(seen) == rows
@@ -150,7 +154,7 @@ def test_without_gradients_none_is_computed(monkeypatch):
     hidden, targets = inputs()
     head = LossHead.sharing(plain_head())
     expected = head(hidden, targets).log_probs
-    monkeypatch.setattr(loss._ChunkScores, "logit_gradient", refuse)
+    monkeypatch.setattr(loss, "_HeadGradients", refuse)
     with torch.no_grad():
         assert torch.equal(head(hidden, targets).log_probs, expected)
 

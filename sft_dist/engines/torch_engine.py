@@ -108,14 +108,13 @@ class TorchEngine:
     def _master(parameter: Tensor) -> Tensor:
         """The float32 tensor AdamW steps, with its gradient; a float32 parameter is its own."""
         if parameter.dtype == torch.float32:
-            parameter.grad = torch.zeros_like(parameter)
             return parameter
         master = parameter.detach().float()
-        master.grad = torch.zeros_like(master)
 
         def accumulate(low: Tensor) -> None:
             # At once, so that low-precision gradients never stand there for the whole model.
-            master.grad += low.grad
+            assert low.grad is not None
+            master.grad = low.grad.float() if master.grad is None else master.grad.add_(low.grad)
             low.grad = None
 
         parameter.register_post_accumulate_grad_hook(accumulate)
@@ -123,11 +122,11 @@ class TorchEngine:
 
     def _zero_grad(self) -> None:
         for master in self.masters:
-            master.grad.zero_()
+            master.grad = None
 
     @torch.no_grad()
     def _reduced_grad_norm(self) -> float:
-        gradients = [master.grad for master in self.masters]
+        gradients = [m.grad for m in self.masters if m.grad is not None]
         if dist.is_initialized() and dist.get_world_size() > 1:
             for gradient in gradients:
                 dist.all_reduce(gradient)
@@ -137,7 +136,8 @@ class TorchEngine:
     def _update(self, norm: float, learning_rate: float) -> None:
         if 0 < self.max_grad_norm < norm:
             for master in self.masters:
-                master.grad *= self.max_grad_norm / norm
+                if master.grad is not None:
+                    master.grad *= self.max_grad_norm / norm
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
         for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
