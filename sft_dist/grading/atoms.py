@@ -8,7 +8,7 @@ from sft_dist.grading.arguments import read_argument, read_base_suffix
 from sft_dist.grading.brackets import read_bracket
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.functions import read_big_operator, read_function
-from sft_dist.grading.letters import flat_argument, read_symbol
+from sft_dist.grading.letters import derivative_name, flat_argument, read_symbol
 from sft_dist.grading.limits import UnreadableError
 from sft_dist.grading.matrices import read_matrix
 from sft_dist.grading.tree import Node, number
@@ -50,7 +50,7 @@ def _read_macro(cursor: Cursor, name: str) -> Node:
     if name == "frac":
         top = read_argument(cursor)
         bottom = read_argument(cursor)
-        return cursor.node("div", top, bottom)
+        return derivative_name(cursor, top, bottom) or cursor.node("div", top, bottom)
     if name in ("sqrt", "usqrt", "ucbrt", "ufourthrt"):
         return _read_root(cursor, name)
     if name in _CONSTANT_MACROS:

@@ -41,12 +41,14 @@ _BRACED_COLON = re.compile(r"(?<![A-Za-z])\{:\}")
 _EMPTY_GROUP = re.compile(r"(?<=\d)\{\}(?=\^)")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z\\])([aApP])\.\s*[mM]\b\.?")
 _PLAIN_LOG = re.compile(r"(?<![A-Za-z\\])log(2|10)(?=\()")
+_US_DOLLAR = re.compile(r"(?<![A-Za-z\\])U\.?S\.?\s*(?=\\?\$\s*\d)")
 _OVERLINED = re.compile("((?:[0-9][\u0305\u0304])+)")
 
 
 def fold(text: str) -> str:
     """Return `text` in ASCII where a character has one meaning in an answer; others stay."""
     text = _BRACED_COLON.sub(":", _HALF_OF_DAY.sub(r"\1m ", _QUOTED.sub(r"\1", text)))
+    text = _US_DOLLAR.sub("", text)
     text = _EMPTY_GROUP.sub("", _PLAIN_LOG.sub(r"log_{\1}", text))
     if text.isascii():
         return _fold_binomials(text)

@@ -63,6 +63,15 @@ class Cursor:
         self._position += 1
         return token
 
+    @property
+    def position(self) -> int:
+        """The index of the next token."""
+        return self._position
+
+    def any_bold_since(self, start: int) -> bool:
+        """True if a token taken from `start` on was set in bold."""
+        return any(token.bold for token in self._tokens[start : self._position])
+
     def push_back(self, token: Token) -> None:
         """Put `token` in front of the next one."""
         self._position -= 1

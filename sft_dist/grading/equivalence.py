@@ -15,7 +15,7 @@ from typing import Literal
 from sft_dist.grading.answer_token import Token
 from sft_dist.grading.limits import Budget, OverLimitError, UnreadableError
 from sft_dist.grading.matching import Matcher
-from sft_dist.grading.statements import read_answer
+from sft_dist.grading.statements import read_answer, without_stop
 from sft_dist.grading.tokens import tokenize
 
 _INTEGER = re.compile(
@@ -51,7 +51,7 @@ def compare_answers(answer: str, gold: str) -> Comparison:
 
 
 def _compare_read(answer: str, gold: str) -> Comparison:
-    answer_tokens, gold_tokens = tokenize(answer), tokenize(gold)
+    answer_tokens, gold_tokens = without_stop(tokenize(answer)), without_stop(tokenize(gold))
     if _same_tokens(answer_tokens, gold_tokens):
         return Comparison("correct", "structural")
     left, right = read_answer(answer, answer_tokens), read_answer(gold, gold_tokens)

@@ -3,12 +3,16 @@ r"""Grammar of expressions: sums, products, factors with their exponents.
 What has two reasonable readings is refused rather than guessed: `x/yz`, `\sqrt12`, `x2`, `2 3`.
 """
 
+from collections.abc import Callable
+
 from sft_dist.grading import vocabulary
 from sft_dist.grading.arguments import read_base_suffix, read_exponent
 from sft_dist.grading.atoms import read_atom
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
-from sft_dist.grading.tree import Node, is_number, number
+from sft_dist.grading.tree import Node, contains, is_number, number, walk
+
+_LENGTHS = ("abs", "call")  # of a vector, or a determinant: numbers
 
 
 def read_sum(cursor: Cursor) -> Node:
@@ -46,25 +50,22 @@ def _read_signed_product(cursor: Cursor) -> Node:
 
 def read_product(cursor: Cursor) -> Node:
     """Read factors joined by signs or by standing side by side; left to right."""
-    factors = [read_factor(cursor)]
+    factor, bold = _read_directed(cursor, read_factor)
+    factors = [factor]
     implicit_allowed = True
     while True:
         if cursor.at_operator(vocabulary.MULTIPLICATIONS):
-            crossed = cursor.take().text == "times" and _is_vector(factors[-1])
-            factor = _read_signed_factor(cursor)
-            factors.append(cursor.node("cross", factors.pop(), factor) if crossed else factor)
+            bold = _read_multiplied(cursor, factors, bold)
             implicit_allowed = True
         elif cursor.at_operator(vocabulary.DIVISIONS):
             cursor.take()
             divisor = _read_signed_factor(cursor)
             factors = [cursor.node("div", _joined(cursor, "mul", factors), divisor)]
-            implicit_allowed = is_number(divisor)
+            implicit_allowed, bold = is_number(divisor), False
         elif cursor.at_factor() and not (factors[-1].op == "seq" and cursor.at("letter", "U")):
             if not implicit_allowed:
                 raise UnreadableError("a product directly after a division")
-            if cursor.at("number") and factors[-1].op != "fact":
-                raise UnreadableError("a number directly after another factor")
-            factors.append(read_factor(cursor))
+            bold = _read_beside(cursor, factors, bold)
         elif cursor.accept("macro", "bmod"):
             dividend = _joined(cursor, "mul", factors)
             factors = [cursor.node("call", dividend, read_factor(cursor), value="mod")]
@@ -72,9 +73,43 @@ def read_product(cursor: Cursor) -> Node:
             return _joined(cursor, "mul", factors)
 
 
+def _read_multiplied(cursor: Cursor, factors: list[Node], bold: bool) -> bool:
+    """Read a sign and the factor after it; say whether that is bold. A cross keeps the order."""
+    crossing = cursor.take().text == "times"
+    factor, next_bold = _read_directed(cursor, _read_signed_factor)
+    if crossing and (_is_vector(factors[-1]) or (bold and next_bold)):
+        factor = cursor.node("cross", factors.pop(), factor)
+    factors.append(factor)
+    return next_bold
+
+
+def _read_beside(cursor: Cursor, factors: list[Node], bold: bool) -> bool:
+    """Read a factor without a sign; say whether it is bold. Matrices side by side keep order."""
+    if cursor.at("number") and factors[-1].op != "fact":
+        raise UnreadableError("a number directly after another factor")
+    factor, next_bold = _read_directed(cursor, read_factor)
+    if bold and next_bold:
+        left = factors.pop()
+        parts = left.args if left.op == "ordered" else (left,)
+        factor = cursor.node("ordered", *parts, factor)
+    factors.append(factor)
+    return next_bold
+
+
+def _read_directed(cursor: Cursor, read: Callable[[Cursor], Node]) -> tuple[Node, bool]:
+    """Read a factor; say whether bold letters or a matrix are in it, whose product has an order."""
+    start = cursor.position
+    factor = read(cursor)
+    directed = cursor.any_bold_since(start) or contains(factor, "matrix")
+    return factor, directed and factor.op not in _LENGTHS
+
+
 def _is_vector(node: Node) -> bool:
-    """Letters under an arrow: their product with a cross changes its sign with their order."""
-    return node.op == "cross" or (node.op == "sym" and node.value.startswith("vec "))
+    """Letters under an arrow or a hat: their cross product changes its sign with their order."""
+    return node.op not in _LENGTHS and any(
+        part.op == "cross" or (part.op == "sym" and part.value.startswith(("vec ", "hat ")))
+        for part in walk(node)
+    )
 
 
 def _read_signed_factor(cursor: Cursor) -> Node:

@@ -135,11 +135,22 @@ def joined_apart(left: Node, right: Node) -> bool:
     """`x > 1 and x < 2` is not `x > 1 or x < 2`, though the parts are the same."""
     if left.op != "list" or right.op != "list" or left.value == right.value:
         return False
-    return any(
-        (arg.op == "text" and {left.value, right.value} == {"and", "or"})
-        or (arg.op == "rel" and not set(arg.value) <= {"=", "approx"})
-        for arg in left.args + right.args
-    )
+    parts = left.args + right.args
+    if {left.value, right.value} == {"and", "or"} and any(_is_name(part) for part in parts):
+        return True
+    if "or" in (left.value, right.value) and len(_equated(parts)) > 1:
+        return True
+    return any(part.op == "rel" and not set(part.value) <= {"=", "approx"} for part in parts)
+
+
+def _is_name(node: Node) -> bool:
+    return node.op in ("text", "sym")
+
+
+def _equated(parts: tuple[Node, ...]) -> set[str]:
+    """Return the letters that are given values; `x_1` and `x_2` are values of one."""
+    labels = [part.args[0] for part in parts if part.op == "rel" and part.value == ("=",)]
+    return {label.value.split("_")[0] for label in labels if label.op == "sym"}
 
 
 def is_empty_set(node: Node) -> bool:
@@ -150,6 +161,19 @@ def is_empty_set(node: Node) -> bool:
 def members_of(node: Node) -> list[Node]:
     """Return the members of a collection, or the node itself."""
     return items_of(node) or [node]
+
+
+def flat_args(node: Node) -> list[Node]:
+    """Return the parts of a union or intersection of several."""
+    flat = [flat_args(arg) if arg.op == node.op else [arg] for arg in node.args]
+    return [part for parts in flat for part in parts]
+
+
+def as_share(node: Node) -> Node:
+    """Return 0.56 for 56%, anything else as it is."""
+    if node.op == "unit" and node.value == "%":
+        return Node("div", (node.args[0], number(100)))
+    return node
 
 
 def head(node: Node) -> object:

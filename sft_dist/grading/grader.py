@@ -10,7 +10,7 @@ from typing import Literal
 from sft_dist.grading.equivalence import compare_answers
 from sft_dist.grading.extract import extract_answer_tag, extract_boxed
 
-GRADER_VERSION = "1.1.0"
+GRADER_VERSION = "1.2.0"
 """Changes whenever a verdict may change; stored with every grade so that curves stay comparable."""
 
 Verdict = Literal["correct", "wrong", "no_answer", "unparseable", "timeout"]

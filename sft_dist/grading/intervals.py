@@ -19,8 +19,9 @@ from sft_dist.grading.interval_sets import (
     merged,
 )
 from sft_dist.grading.limits import Budget
-from sft_dist.grading.tree import Node, symbols
+from sft_dist.grading.tree import Node, key, symbols
 
+_REAL_NUMBERS = Node("const", (), "mathbb R")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 
@@ -53,7 +54,7 @@ def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
             return None, [_read_interval(node, budget)]
         case "union":
             return _joined([_read(arg, budget) for arg in node.args])
-        case "const" if node.value == "mathbb R":
+        case "const" if node == _REAL_NUMBERS:
             return None, [make_interval(MINUS_INFINITY, INFINITY, False, False, budget)]
         case "set":
             return None, [make_point(arg, budget) for arg in node.args]
@@ -65,10 +66,17 @@ def _read(node: Node, budget: Budget) -> tuple[str | None, list[Interval]]:
             return _read_joint(node, budget)
         case "builder":
             letter, pieces = _read(node.args[1], budget)
-            if letter not in symbols(node.args[0]):
+            if letter != _drawn_letter(node.args[0]):
                 raise NotASetError
             return None, pieces
     raise NotASetError
+
+
+def _drawn_letter(head: Node) -> str | None:
+    r"""Return the letter of `x` and `x \in \mathbb{R}`; None where less is drawn from, or more."""
+    if head.op == "rel" and head.value == ("in",) and head.args[1] == _REAL_NUMBERS:
+        head = head.args[0]
+    return head.value if head.op == "sym" else None
 
 
 def _read_interval(node: Node, budget: Budget) -> Interval:
@@ -127,6 +135,7 @@ def _read_relation(node: Node, budget: Budget) -> tuple[str, list[Interval]]:
         return node.args[0].value, pieces
     if not set(node.value) <= set(FLIPPED):
         raise NotASetError
+    node = _named(node)
     letters = symbols(node)
     if len(letters) != 1:
         raise NotASetError
@@ -134,6 +143,16 @@ def _read_relation(node: Node, budget: Budget) -> tuple[str, list[Interval]]:
     for relation, (left, right) in zip(node.value, pairwise(node.args), strict=True):
         pieces = intersection(pieces, _half_lines(left, relation, right, budget))
     return next(iter(letters)), pieces
+
+
+def _named(node: Node) -> Node:
+    """Put a letter for the function in `-1 <= g(x) <= 1`, whose values are described then."""
+    calls = {key(side) for side in node.args if side.op == "call" and len(side.value) == 1}
+    if len(calls) != 1:
+        return node
+    letter = Node("sym", (), calls.pop())
+    sides = tuple(letter if key(side) == letter.value else side for side in node.args)
+    return Node("rel", sides, node.value)
 
 
 def _half_lines(left: Node, relation: str, right: Node, budget: Budget) -> list[Interval]:

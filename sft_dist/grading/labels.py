@@ -1,6 +1,9 @@
 r"""Labels of answers: `x =`, `f(x) =`, `x \in`, `(x, y) =`; ignored unless they contradict."""
 
-from sft_dist.grading.forms import expand_signs, members_of
+from collections.abc import Callable
+from itertools import pairwise
+
+from sft_dist.grading.forms import as_share, expand_signs, members_of
 from sft_dist.grading.tree import Node, is_number, key, symbols, walk
 
 
@@ -41,7 +44,9 @@ def _is_label(node: Node) -> bool:
         return bool(node.args) and all(is_number(arg) for arg in node.args) and len(node.value) <= 3
     if node.op == "seq":
         return all(arg.op == "sym" for arg in node.args)
-    plain = all(part.op in ("sym", "add", "mul", "neg", "div", "abs") for part in walk(node))
+    plain = all(
+        part.op in ("sym", "add", "mul", "ordered", "neg", "div", "abs") for part in walk(node)
+    )
     return plain and bool(symbols(node))
 
 
@@ -50,6 +55,21 @@ def _same_label_base(left: Node, right: Node) -> bool:
     if left.op != "sym" or right.op != "sym":
         return False
     return bool(left.value.split("_")[0] == right.value.split("_")[0])
+
+
+def same_claims(first: list[Node], second: list[Node], same: Callable[[Node, Node], bool]) -> bool:
+    """Each list claims one value; a false claim (`2 + 3 = 6`) equals nothing."""
+    for claims in (first, second):
+        if any(not _same_claim(one, other, same) for one, other in pairwise(claims)):
+            return False
+    pairs = [(one, other) for one in first for other in second]
+    shares = [pair for pair in pairs if all(as_share(side) != side for side in pair)]
+    return any(same(one, other) for one, other in shares or pairs)
+
+
+def _same_claim(left: Node, right: Node, same: Callable[[Node, Node], bool]) -> bool:
+    r"""In `0.56 = 56\%` the percent sign is a factor."""
+    return same(left, right) or same(as_share(left), as_share(right))
 
 
 def compatible_labels(left: Node | None, right: Node | None) -> bool:
@@ -79,10 +99,20 @@ def without_labels(items: list[Node]) -> tuple[list[Node], list[str]]:
 
 
 def named_members(collection: Node) -> list[Node]:
-    """Return the members; labels in words (`Ann = 3, Bob = 5`) tell them apart as letters do."""
-    return [
-        Node("rel", (Node("sym", (), f"text {item.args[0].value}"), *item.args[1:]), item.value)
-        if item.op == "rel" and item.args[0].op == "text"
-        else item
-        for item in members_of(collection)
-    ]
+    """Return the members, each with its label.
+
+    Labels in words (`Ann = 3, Bob = 5`) tell them apart as letters do; what follows a label without
+    one of its own has the same (`x = 2, 3`).
+    """
+    members: list[Node] = []
+    label: Node | None = None
+    for item in members_of(collection):
+        if item.op == "rel" and item.args[0].op == "text":
+            name = Node("sym", (), f"text {item.args[0].value}")
+            item = Node("rel", (name, *item.args[1:]), item.value)
+        if item.op == "rel":
+            label = item.args[0] if item.value == ("=",) and item.args[0].op == "sym" else None
+        elif label is not None:
+            item = Node("rel", (label, item), ("=",))
+        members.append(item)
+    return members

@@ -2,8 +2,9 @@
 
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
-from sft_dist.grading.tree import Node
+from sft_dist.grading.tree import Node, key
 
+_DIFFERENTIAL = Node("sym", (), "d")
 _CALLABLE = set("fghFGH")  # letters that a bracket makes a function of, not a factor
 
 
@@ -61,6 +62,19 @@ def _at_choose(cursor: Cursor) -> bool:
     kinds = [cursor.peek(offset).kind for offset in range(5)]
     texts = [cursor.peek(offset).text for offset in (0, 2, 4)]
     return kinds == ["op", "number", "op", "number", "op"] and texts == ["(", ",", ")"]
+
+
+def derivative_name(cursor: Cursor, top: Node, bottom: Node) -> Node | None:
+    r"""Return `\frac{dy}{dx}`, `\frac{d^2y}{dx^2}`, `\frac{d}{dx}` as one name; else None.
+
+    Their d is no factor, so it must not cancel.
+    """
+    first = top.args[0] if top.op == "mul" else top
+    order = first.args[0] if first.op == "pow" else first
+    differential = bottom.op == "mul" and bottom.args[0] == _DIFFERENTIAL
+    if order != _DIFFERENTIAL or not differential:
+        return None
+    return cursor.node("sym", value=f"derivative {key(top)} {key(bottom)}")
 
 
 def _defines_function(cursor: Cursor) -> bool:

@@ -1,17 +1,16 @@
 """Compare two trees of answers, kind by kind."""
 
-from collections import Counter
-from itertools import pairwise
 from operator import itemgetter
 
-from sft_dist.grading import forms, intervals
+from sft_dist.grading import forms, intervals, labels, units
+from sft_dist.grading.conversions import factor_between, total
 from sft_dist.grading.interval_sets import NotASetError, same_intervals
-from sft_dist.grading.labels import compatible_labels, named_members, strip_label, without_labels
 from sft_dist.grading.limits import Budget
+from sft_dist.grading.pairing import same_unordered
 from sft_dist.grading.relations import same_equation, same_inequality
-from sft_dist.grading.tree import Node, key
+from sft_dist.grading.tree import Node, key, number
 from sft_dist.grading.values import same_value
-from sft_dist.grading.vectors import as_matrix, as_vector, simplify_matrix
+from sft_dist.grading.vectors import as_matrix, as_vector, other_point, simplify_matrix
 from sft_dist.grading.wording import meaning
 
 _STAGES = ("structural", "text", "integer", "rational", "numeric", "symbolic")
@@ -52,11 +51,17 @@ class Matcher:
         (left, left_unit), (right, right_unit) = forms.split_unit(left), forms.split_unit(right)
         if left_unit or right_unit:
             return self._same_quantities(left, left_unit, right, right_unit)
+        if other_point(left, right):
+            return False
         left, right = simplify_matrix(left), simplify_matrix(right)
         if "text" in (left.op, right.op):
             return self._same_words(left, right)
         if forms.is_expression(left) and forms.is_expression(right):
             return self._same_values(left, right)
+        return self._same_shapes(left, right)
+
+    def _same_shapes(self, left: Node, right: Node) -> bool:
+        """Compare what has parts: tuples, matrices, unions, products of bold letters."""
         for shape in (as_vector, as_matrix):
             first, second = shape(left) or left, shape(right) or right
             if (
@@ -65,13 +70,21 @@ class Matcher:
                 and (first.value == second.value)
             ):
                 return self._all_same(first.args, second.args)
-        if left.op == right.op and left.op not in ("const", "dots"):
-            same_head = forms.head(left) == forms.head(right)
-            if same_head and self._all_same(left.args, right.args):
-                return True
+        if {left.op, right.op} == {"mul", "ordered"}:  # plain letters for bold ones
+            return self._all_same(left.args, right.args)
+        if left.op == right.op and self._same_parts(left, right):
+            return True
         if "ratio" in (left.op, right.op):
             return self._same_ratio(left, right)
         return self._same_sets(left, right)
+
+    def _same_parts(self, left: Node, right: Node) -> bool:
+        """Compare two trees of one operation part by part."""
+        if left.op in ("union", "inter"):
+            return self._same_unordered(forms.flat_args(left), forms.flat_args(right))
+        if left.op in ("const", "dots") or forms.head(left) != forms.head(right):
+            return False
+        return self._all_same(left.args, right.args)
 
     def _all_same(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> bool:
         return len(left) == len(right) > 0 and all(
@@ -92,11 +105,17 @@ class Matcher:
         self, left: Node, left_unit: str | None, right: Node, right_unit: str | None
     ) -> bool:
         """A unit on one side only is ignored; two units must be one."""
-        if left_unit and right_unit and left_unit != right_unit:
-            return False
+        if left_unit and right_unit and not units.compatible(left_unit, right_unit):
+            return self._same_converted(left, left_unit, right, right_unit)
         if {left_unit, right_unit} & {"a.m.", "p.m."}:
             left, right = forms.time_of_day(left), forms.time_of_day(right)
         return self.same(left, right)
+
+    def _same_converted(self, left: Node, left_unit: str, right: Node, right_unit: str) -> bool:
+        factor = factor_between(left_unit, right_unit)
+        if factor is None or not (forms.is_expression(left) and forms.is_expression(right)):
+            return False
+        return self._same_values(Node("mul", (number(factor), left)), right)
 
     def _same_words(self, left: Node, right: Node) -> bool:
         self._note("text")
@@ -132,19 +151,29 @@ class Matcher:
         if first is None and second is None:
             return None
         if "compound" in (left.op, right.op):
-            parts, others = forms.parts_of_compound(left), forms.parts_of_compound(right)
-            return bool(parts and others) and self._same_unordered(parts or [], others or [])
+            return self._same_compounds(left, right)
         first = [left] if first is None else first
         second = [right] if second is None else second
         if not forms.joined_apart(left, right) and self._same_members(first, second, left, right):
             return True
         return self._same_sets(left, right)
 
+    def _same_compounds(self, left: Node, right: Node) -> bool:
+        """`5 feet 3 inches`: the same parts, or the same total."""
+        parts, others = forms.parts_of_compound(left), forms.parts_of_compound(right)
+        if parts and others and self._same_unordered(parts, others):
+            return True
+        first = total(parts) if left.op == "compound" and parts else left
+        second = total(others) if right.op == "compound" and others else right
+        if first is None or second is None or not first.op == second.op == "unit":
+            return False
+        return self._same_single(first, second)
+
     def _same_members(self, first: list[Node], second: list[Node], left: Node, right: Node) -> bool:
-        first, first_names = without_labels(first)
-        second, second_names = without_labels(second)
+        first, first_names = labels.without_labels(first)
+        second, second_names = labels.without_labels(second)
         if first_names and second_names:
-            return self._same_unordered(named_members(left), named_members(right))
+            return self._same_unordered(labels.named_members(left), labels.named_members(right))
         names = first_names or second_names
         if names and len(set(names)) > 1:
             return self._same_assignments(first, second, names, left, right)
@@ -163,22 +192,7 @@ class Matcher:
         return self._all_same(tuple(first), tuple(second))
 
     def _same_unordered(self, first: list[Node], second: list[Node]) -> bool:
-        if len(first) != len(second):
-            return False
-        keys = Counter(key(item) for item in second)
-        rest = []
-        for item in first:  # the same spelling is the common case, and cheap
-            if keys[key(item)]:
-                keys[key(item)] -= 1
-            else:
-                rest.append(item)
-        left_over = [item for item in second if _take(keys, key(item))]
-        for item in rest:
-            index = next((i for i, other in enumerate(left_over) if self.same(item, other)), None)
-            if index is None:
-                return False
-            del left_over[index]
-        return True
+        return same_unordered(first, second, self.same)
 
     def _same_sets(self, left: Node, right: Node) -> bool:
         """Compare as sets of real numbers, if both are such and one is more than a list."""
@@ -196,25 +210,18 @@ class Matcher:
     # Relations
 
     def _same_relations(self, left: Node, right: Node) -> bool:
-        first, second = strip_label(left), strip_label(right)
+        first, second = labels.strip_label(left), labels.strip_label(right)
         if left.op == right.op == "rel":
             if first and second:
-                same_label = compatible_labels(first[0], second[0])
+                same_label = labels.compatible_labels(first[0], second[0])
                 if same_label:
-                    return self._same_claims(first[1], second[1])
+                    return labels.same_claims(first[1], second[1], self.same)
             return self._same_statements(left, right)
-        if first and self._same_claims(first[1], [right]):
+        if first and labels.same_claims(first[1], [right], self.same):
             return True
-        if second and self._same_claims([left], second[1]):
+        if second and labels.same_claims([left], second[1], self.same):
             return True
         return self._same_sets(left, right)
-
-    def _same_claims(self, first: list[Node], second: list[Node]) -> bool:
-        """Each list claims one value; a false claim (`2 + 3 = 6`) equals nothing."""
-        for claims in (first, second):
-            if any(not self.same(one, other) for one, other in pairwise(claims)):
-                return False
-        return any(self.same(one, other) for one in first for other in second)
 
     def _same_statements(self, left: Node, right: Node) -> bool:
         if len(left.value) == len(right.value) == 1 and self._same_two_sided(left, right):
@@ -237,8 +244,3 @@ class Matcher:
             self._note("symbolic")
             return same_inequality(left, right, budget=self._budget)
         return first == second in _SYMMETRIC and self._all_same(left.args, right.args[::-1])
-
-
-def _take(counts: Counter[str], name: str) -> bool:
-    counts[name] -= 1
-    return counts[name] >= 0

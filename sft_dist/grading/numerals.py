@@ -23,6 +23,7 @@ _REPEATING = re.compile(
     r"|(?<=\.)\((?P<plain>\d+)\)"
 )
 _EXPONENT = re.compile(r"[eE]([-+]?\d{1,4})(?![\dA-Za-z.])")
+_BARE_EXPONENT = re.compile(r"[eE](\d{1,3})(?![\dA-Za-z.,^_!])")
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
            "trillion": 10**12, "dozen": 12}  # fmt: skip
 _UNITS = [
@@ -77,7 +78,7 @@ def scan_number(text: str, position: int, *, in_brackets: bool) -> tuple[Fractio
     value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
     if match["rest"] is not None:
         value, end = _add_repeating(text, end, value, len(decimals))
-        value, end = _scale(text, end, value)
+    value, end = _scale(text, end, value, _BARE_EXPONENT if match["rest"] is None else _EXPONENT)
     digits = whole + ("." + decimals if match["rest"] else "")
     return value, digits + text[written:end], end
 
@@ -95,9 +96,9 @@ def _add_repeating(text: str, end: int, value: Fraction, num_decimals: int) -> t
     return value + Fraction(int(period), (10 ** len(period) - 1) * 10**num_decimals), match.end()
 
 
-def _scale(text: str, end: int, value: Fraction) -> tuple[Fraction, int]:
-    """`1.5e-7`; only after a decimal point, since `2e-3` may mean Euler's number."""
-    match = _EXPONENT.match(text, end)
+def _scale(text: str, end: int, value: Fraction, exponent: re.Pattern[str]) -> tuple[Fraction, int]:
+    """`1.5e-7`, `1e5`; signed only after a decimal point: `2e-3` may mean Euler's number."""
+    match = exponent.match(text, end)
     if match is None or abs(int(match[1])) > MAX_DIGITS:
         return value, end
     return value * Fraction(10) ** int(match[1]), match.end()
@@ -120,14 +121,26 @@ def fraction_in_words(words: str) -> Fraction | None:
 
 
 def number_in_words(words: str) -> int | None:
-    """Return the value of `four` or `twenty-one`, None for other words."""
-    value, seen_ten = 0, False
+    """Return the value of `four`, `twenty-one` or `two thousand ten`, None for other words."""
+    total, group, last_scale = 0, 0, 10**15
     parts = words.lower().replace("-", " ").split()
-    if not 1 <= len(parts) <= 2:
+    if not parts or parts[0] not in _WORDS:
         return None
     for part in parts:
-        if part not in _WORDS or (value and not (seen_ten and 0 < _WORDS[part] < 10)):
+        scale = _SCALES.get(part, 0)
+        if part in _WORDS and (parts == ["zero"] or _fits(group, _WORDS[part])):
+            group += _WORDS[part]
+        elif part == "hundred" and 0 < group < 10:
+            group *= 100
+        elif scale >= 1000 and group > 0 and scale < last_scale:
+            total, group, last_scale = total + group * scale, 0, scale
+        else:
             return None
-        seen_ten = _WORDS[part] >= 20
-        value += _WORDS[part]
-    return value if len(parts) == 1 or value > 20 else None
+    return total + group
+
+
+def _fits(group: int, value: int) -> bool:
+    """True if a word of this value may follow what was read: `twenty`, then `one`."""
+    if group % 100 >= 20 and group % 10 == 0:
+        return 0 < value < 10
+    return group % 100 == 0 and value > 0

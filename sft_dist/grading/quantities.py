@@ -1,16 +1,19 @@
 """Grammar of values with units, money, and words."""
 
 import re
+from fractions import Fraction
 
 from sft_dist.grading import units
 from sft_dist.grading.arguments import make_based
 from sft_dist.grading.cursor import Cursor
 from sft_dist.grading.limits import UnreadableError
+from sft_dist.grading.numerals import fraction_in_words, number_in_words
 from sft_dist.grading.tree import Node, number
 
 _WORDED_CHOICE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s*([A-Za-z].+)")
 _CHOICE = re.compile(r"\(([A-Z])\)[.:]?|([A-Z])[.):]")
 _NAMED_CHOICE = re.compile(r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*\(?([A-Z])\)?[.]?")
+_PARENTHESIS = re.compile(r"\(([A-Za-z][A-Za-z -]+)\)")
 _JOINTS = ("and", "or", "to")
 _ANNOUNCEMENTS = {"answer", "the answer", "the answer is", "answer is", "final answer",
                   "the final answer is", "final answer is", "approximately", "about",
@@ -18,10 +21,27 @@ _ANNOUNCEMENTS = {"answer", "the answer", "the answer is", "answer is", "final a
                   "a total of"}  # fmt: skip
 
 
-def worded(phrase: str) -> str:
-    """Return words in one spelling; `Option A` and `choice (A)` are the letter."""
+def worded(phrase: str) -> Node:
+    """Read words: `Option A` and `choice (A)` are the letter, `five dollars` a quantity."""
     named = _NAMED_CHOICE.fullmatch(phrase.strip())
-    return named[1] if named else units.words_of(phrase)
+    if named:
+        return Node("text", (), named[1])
+    words = units.words_of(phrase)
+    count, _, noun = words.rpartition(" ")
+    amount = number_in_words(count)
+    unit = units.measure(noun)
+    if amount is None or unit is None:
+        return Node("text", (), words)
+    return Node("unit", (number(amount),), unit)
+
+
+def _restated(phrase: str) -> Fraction | int | None:
+    """Return the number in `(forty-two)`."""
+    match = _PARENTHESIS.fullmatch(phrase)
+    if match is None:
+        return None
+    whole = number_in_words(match[1])
+    return fraction_in_words(match[1]) if whole is None else whole
 
 
 def at_word(cursor: Cursor, *words: str) -> bool:
@@ -94,6 +114,9 @@ def _read_units(cursor: Cursor, value: Node) -> Node:
         return _read_base(cursor, value)
     if phrase == "times" and _at_statement_end(cursor):  # `3 times`, not `3 times 4`
         return cursor.node("unit", value, value="time")
+    restated = _restated(phrase)
+    if restated is not None:  # a second claim of the value
+        return cursor.node("rel", value, number(restated), value=("=",))
     unit, factor = units.read_unit(phrase)
     value = _scaled(cursor, value, factor)
     if unit:
@@ -109,6 +132,8 @@ def _take_phrase(cursor: Cursor) -> str:
     while True:
         if cursor.at("text") and not at_word(cursor, *_JOINTS):
             parts.append(" " + cursor.take().text.strip())
+        elif parts and cursor.at("text", offset=1) and _at_filler(cursor):
+            cursor.take()
         elif cursor.at("op", "^") and cursor.at("number", offset=1):
             cursor.take()
             parts.append("^" + cursor.take().text)
@@ -122,6 +147,11 @@ def _take_phrase(cursor: Cursor) -> str:
             parts.append("/" + cursor.take().text)
         else:
             return "".join(parts).strip()
+
+
+def _at_filler(cursor: Cursor) -> bool:
+    """The article of `3/4 of a mile`, the full stop of `sq. ft.`."""
+    return cursor.at("letter", "a") or cursor.at("op", ".")
 
 
 def _take_braced_power(cursor: Cursor) -> str:
@@ -146,7 +176,7 @@ def _read_text_first(cursor: Cursor) -> Node:
         if valued:
             value = cursor.node("text", value=units.words_of(valued[3]))
             return cursor.node("choice", value, value=valued[1] or valued[2])
-        return cursor.node("text", value=worded(phrase))
+        return worded(phrase)
     choice = _CHOICE.fullmatch(phrase.strip())
     if choice:
         label = choice[1] or choice[2]

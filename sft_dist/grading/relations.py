@@ -11,8 +11,9 @@ from sft_dist.grading.evaluate import make_evaluator
 from sft_dist.grading.evaluator import MPMATH_LOCK, UndefinedError
 from sft_dist.grading.intervals import FLIPPED
 from sft_dist.grading.limits import Budget
+from sft_dist.grading.points import point_values
 from sft_dist.grading.tree import Node, symbols
-from sft_dist.grading.values import point_values, same_value
+from sft_dist.grading.values import same_value
 
 _NUM_POINTS = 8
 

@@ -10,6 +10,7 @@ from sft_dist.grading.answer_token import Token
 from sft_dist.grading.atoms import read_atom
 from sft_dist.grading.characters import fold
 from sft_dist.grading.cursor import Cursor, Grammar
+from sft_dist.grading.dates import date_in_words
 from sft_dist.grading.expressions import read_factor, read_product, read_sum
 from sft_dist.grading.limits import MAX_TREE_DEPTH, OverLimitError, UnreadableError
 from sft_dist.grading.quantities import at_word, read_quantity, read_worded_label, worded
@@ -38,8 +39,10 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     if long_digits and all(int(digit, 36) < int(long_digits[2]) for digit in long_digits[1]):
         return Node("based", (), (long_digits[1].lstrip("0"), int(long_digits[2])))
     tokens = list(tokenize(text) if tokens is None else tokens)
-    while tokens and tokens[-1].kind in ("op", "row") and tokens[-1].text in _TRAILING:
-        tokens.pop()
+    date = date_in_words(text)
+    if date is not None:
+        return Node("text", (), date)
+    tokens = without_stop(tokens)
     choice = _leading_choice(tokens)
     if choice is not None:
         letter, length = choice
@@ -47,7 +50,7 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     if _is_plain_builder(tokens):
         tokens[0], tokens[-1] = Token("op", "\\{"), Token("op", "\\}")
     if _WORDS_ONLY.fullmatch(text.strip()) and _is_prose(tokens):
-        return Node("text", (), worded(text))
+        return worded(text)
     cursor = Cursor(tokens, GRAMMAR)
     answer = read_list(cursor)
     if not cursor.at_end():
@@ -55,6 +58,14 @@ def read_answer(text: str, tokens: list[Token] | None = None) -> Node:
     if depth(answer) > MAX_TREE_DEPTH:
         raise OverLimitError("operations nested too deep")
     return answer
+
+
+def without_stop(tokens: list[Token]) -> list[Token]:
+    """Return the tokens less the punctuation at the end of a sentence or a row."""
+    end = len(tokens)
+    while end and tokens[end - 1].kind in ("op", "row") and tokens[end - 1].text in _TRAILING:
+        end -= 1
+    return tokens[:end]
 
 
 def _leading_choice(tokens: list[Token]) -> tuple[str, int] | None:
@@ -81,9 +92,10 @@ def _is_prose(tokens: list[Token]) -> bool:
     """Plain words alone, such as `right triangle` or `none of these`."""
     words = [token for token in tokens if token.kind == "text" and len(token.text) > 1]
     joined = any(units.words_of(token.text) in ("and", "or") for token in words)
-    return (
-        bool(words) and not joined and all(token.kind not in ("number", "op") for token in tokens)
+    plain = all(
+        token.kind != "number" and (token.kind != "op" or token.text in "-'") for token in tokens
     )
+    return bool(words) and not joined and plain
 
 
 def read_list(cursor: Cursor) -> Node:

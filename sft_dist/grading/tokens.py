@@ -7,7 +7,7 @@ is dropped: an unknown macro is a token, and the parser refuses it.
 import re
 from fractions import Fraction
 
-from sft_dist.grading import vocabulary
+from sft_dist.grading import groups, vocabulary
 from sft_dist.grading.answer_token import Token
 from sft_dist.grading.characters import fold
 from sft_dist.grading.limits import MAX_CHARS, MAX_TEXT_DEPTH, OverLimitError, UnreadableError
@@ -16,7 +16,6 @@ from sft_dist.grading.plain_names import read_run, read_text
 
 _MACRO = re.compile(r"\\(?:([A-Za-z]+)\*?\s*|(.))", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+")
-_ENVIRONMENT = re.compile(r"\{\s*([A-Za-z]+\*?)\s*\}(\{[lcr|\s]*\})?")
 _OPERATORS = re.compile(r"<=|>=|==|=<|=>|->|\*\*|\+/-|\+-|\.\.\.+|!=|[-+*/^_{}()\[\]|!<>=,;:'&.%]")
 _SPELLED = {"**": "^", "+/-": "pm", "+-": "pm", "->": "to", "≠": "ne"}
 _OPERAND = re.compile(r"\s*(?:[\w(]|\\[A-Za-z])")
@@ -69,11 +68,16 @@ class _Scanner:
             self._position += 1
             if self._dollars_are_money and self._text[self._position :].lstrip()[:1].isdigit():
                 self._emit("money", "dollar")
+        elif self._num_brackets and self._text.startswith("{,}", self._position):
+            self._position += 3
+            self._emit("op", ",")
         else:
             self._operator()
 
-    def _emit(self, kind: str, text: str, value: Fraction | None = None) -> None:
-        self._tokens.append(Token(kind, text, self._spaced, value))
+    def _emit(
+        self, kind: str, text: str, value: Fraction | None = None, *, bold: bool = False
+    ) -> None:
+        self._tokens.append(Token(kind, text, self._spaced, value, bold))
         self._spaced = False
 
     def _number(self) -> None:
@@ -157,6 +161,10 @@ class _Scanner:
             self._braced()
         elif name == "deg" and self._after_number():
             self._emit("macro", "degree")
+        elif name in vocabulary.BOLD_FONTS:
+            self._bold()
+        elif name == "frac" and self._after_number():
+            self._fraction()
         elif name not in vocabulary.IGNORED_MACROS and name not in vocabulary.FONTS:
             self._emit("macro", name)
 
@@ -167,6 +175,7 @@ class _Scanner:
             self._bracket("\\" + char)
             self._emit("op", "\\" + char)
         elif char == "\\":
+            self._position = groups.skip_row_gap(self._text, self._position)
             self._emit("row", "\\\\")
         elif char == "%":
             self._emit("op", "%")
@@ -177,6 +186,19 @@ class _Scanner:
 
     def _at(self, char: str) -> bool:
         return self._text.startswith(char, self._position)
+
+    def _bold(self) -> None:
+        """Mark bold letters, whose products keep their order; a bold 42 is a plain one."""
+        letters, self._position = groups.bold_letters(self._text, self._position)
+        pieces = [(kind, text, kind == "letter") for kind, text in read_run(letters)]
+        if len(pieces) > 1:
+            pieces = [("op", "{", False), *pieces, ("op", "}", False)]
+        for kind, text, bold in pieces if letters else ():
+            self._emit(kind, text, bold=bold)
+
+    def _fraction(self) -> None:
+        unit, self._position = groups.unit_fraction(self._text, self._position)
+        self._emit("text" if unit else "macro", unit or "frac")
 
     def _skip_null_delimiter(self, name: str) -> None:
         if self._at("."):
@@ -195,15 +217,8 @@ class _Scanner:
 
     def _braced(self) -> str:
         """Take a group in braces and return what is in it."""
-        if not self._at("{"):
-            raise UnreadableError("a macro without its argument")
-        depth, start = 0, self._position + 1
-        for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(self._text, self._position):
-            depth += {"{": 1, "}": -1}.get(match.group(), 0)
-            if depth == 0:
-                self._position = match.end()
-                return self._text[start : match.start()]
-        raise UnreadableError("a brace that is never closed")
+        content, self._position = groups.braced(self._text, self._position)
+        return content
 
     def _text_macro(self, content: str, name: str) -> None:
         if name in ("mathrm", "rm") and content.strip() in ("i", "e"):
@@ -223,19 +238,9 @@ class _Scanner:
         return bool(self._tokens) and self._tokens[-1].kind == "number"
 
     def _environment(self, name: str) -> None:
-        match = _ENVIRONMENT.match(self._text, self._position)
-        if match is None:
-            raise UnreadableError("an environment without a name")
-        self._position = match.end()
-        self._emit(name, match[1])
+        environment, self._position = groups.environment_name(self._text, self._position)
+        self._emit(name, environment)
 
     def _alphabet(self, name: str) -> None:
-        if self._at("{"):
-            letter = self._braced()
-        else:
-            letter = self._text[self._position : self._position + 1]
-            self._position += 1
-        if not letter.strip().isalpha() or len(letter.strip()) != 1:
-            raise UnreadableError(f"\\{name} of {letter!r}")
-        kind = "mathbb" if name in ("mathbb", "Bbb") else name
-        self._emit("letter", f"{kind} {letter.strip()}")
+        letter, self._position = groups.one_letter(self._text, self._position)
+        self._emit("letter", f"{name} {letter}")

@@ -7,6 +7,7 @@ Operations (`op`, with `args` and `value`):
     based (value: (digits, base))   ratio   text (words)   unit (value: unit; quantity)
     seq (value: brackets)   set   list (value: , and or)   rel (value: relations)
     union inter minus   matrix (value: (rows, columns, style))   cross (of two vectors)
+    ordered (product of bold letters side by side, as of matrices)
     mod (modulus)   builder
 """
 

@@ -7,6 +7,7 @@ is no unit, and the answer with it is refused.
 
 import re
 
+from sft_dist.grading import vocabulary
 from sft_dist.grading.limits import UnreadableError
 from sft_dist.grading.numerals import number_in_words, scale_word
 
@@ -26,66 +27,9 @@ _CANONICAL = {
     for unit, spellings in _SYNONYMS.items()
     for spelling in [unit, *spellings.split()]
 }
-_FILLERS = {"of", "the", "a", "an", "in", "total", "each", "about"} - {"about", "each", "in"}
-_NOT_UNITS = frozenset(
-    [
-        "if",
-        "or",
-        "and",
-        "to",
-        "mod",
-        "modulo",
-        "base",
-        "not",
-        "than",
-        "over",
-        "root",
-        "squared",
-        "cubed",
-        "more",
-        "less",
-        "fewer",
-        "remainder",
-        "half",
-        "third",
-        "quarter",
-        "times",
-        "plus",
-        "minus",
-        "twice",
-        "double",
-        "when",
-        "where",
-        "for",
-        "with",
-        "is",
-        "are",
-        "equals",
-        "equal",
-        "by",
-        "from",
-        "at",
-        "least",
-        "most",
-        "between",
-        "none",
-        "no",
-        "per",
-        "but",
-        "except",
-        "only",
-        "only",
-        "only",
-        "divided",
-        "power",
-        "r",
-        "rem",
-        "through",
-        "approximately",
-        "about",
-        "approx",
-    ]
-) - {"per"}
+_LETTERS = frozenset("mslghdLNJWVAKCF")  # that stand for a unit alone
+_FILLERS = {"of", "the", "a", "an", "total"}
+_NOT_ALONE = {"prime", "negative", "inverse", "positive"}  # `5 negative integers` are five
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _CURRENCIES = {"dollar": "dollar", "€": "euro", "£": "£", "¥": "¥", "₹": "₹"}
 LEADING_UNITS = {"dollar", "euro", "£", "¥", "₹", "a.m.", "p.m.", "rs", "us"}
@@ -106,7 +50,7 @@ def words_of(text: str) -> str:
 
 def qualifies(words: str) -> bool:
     """True if one of the words changes what a value next to them says (`at least`, `not`)."""
-    return any(word in _NOT_UNITS for word in words.split())
+    return any(word in vocabulary.NOT_UNITS for word in words.split())
 
 
 def read_unit(text: str) -> tuple[str, int]:
@@ -129,7 +73,7 @@ def read_unit(text: str) -> tuple[str, int]:
             _refuse_meaningful(word)
             parts.append(("/" if divided else "") + _with_power(_canonical(word), power))
             divided, power = False, 1
-    if divided or power != 1:
+    if divided or power != 1 or (len(parts) == 1 and _changes_value(parts[0])):
         raise UnreadableError(f"unit {text!r}")
     unit = " ".join(parts)
     return {"mi /h": "mph"}.get(unit, unit), factor
@@ -139,10 +83,27 @@ def _split_phrase(text: str) -> list[str]:
     return re.sub(r"\s*([/])\s*", r" \1 ", words_of(text).replace("-", " ")).split()
 
 
+def _changes_value(unit: str) -> bool:
+    """True for a letter that is no unit (`5 i` in words), or a word that means more on its own."""
+    return unit in _NOT_ALONE or (len(unit) == 1 and unit.isalpha() and unit not in _LETTERS)
+
+
 def _refuse_meaningful(word: str) -> None:
     number_word = number_in_words(word) is not None
-    if word in _NOT_UNITS or number_word or re.search(r"\d", word.split("^")[0]):
+    if word in vocabulary.NOT_UNITS or number_word or re.search(r"\d", word.split("^")[0]):
         raise UnreadableError(f"{word!r} after a value is no unit")
+
+
+def measure(noun: str) -> str | None:
+    """Return the unit that a word names, None for any other noun."""
+    return _CANONICAL.get(noun) or _CANONICAL.get(noun.removesuffix("s"))
+
+
+def compatible(first: str, second: str) -> bool:
+    """True if two units are one; a bare degree may be one of temperature."""
+    return first == second or (
+        "degree" in (first, second) and first.split()[0] == second.split()[0] == "degree"
+    )
 
 
 def _canonical(word: str) -> str:

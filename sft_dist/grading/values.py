@@ -4,28 +4,22 @@ Numbers: exactly where both are rational; else by evaluating at two precisions. 
 better the more digits are taken, different ones do not. Functions: by evaluating at fixed points
 that look random, exactly where the tree is rational (two different rational functions of the
 degrees that fit here agree at such a point with a chance under one in a thousand, and eight points
-are taken). A tree with a kink or a step in it, as `|x - 12|`, is evaluated far from zero too.
+are taken). See `points` for where they lie.
 """
 
-import zlib
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from sft_dist.grading.evaluate import make_evaluator
 from sft_dist.grading.evaluator import MPMATH_LOCK, Evaluator, UndefinedError
 from sft_dist.grading.limits import Budget, OverLimitError
-from sft_dist.grading.tree import Node, contains, key, symbols, walk
+from sft_dist.grading.points import NUM_POINTS, Points, Values
+from sft_dist.grading.tree import Node, contains, key, symbols
 
 _LOW_DIGITS, _HIGH_DIGITS = 40, 110
 _MAX_DIGITS = 4_000
-_NUM_POINTS = 8
 _MIN_REAL_POINTS = 3
 _MAX_LETTERS = 26
-WIDE_POINTS = {4: 100, 5: -100, 6: 10_000, 7: -10_000}
-_KINKED = frozenset(["floor", "ceil", "max", "min", "sgn"])
-
-Values = dict[str, Fraction]
 
 
 def same_value(left: Node, right: Node, *, budget: Budget) -> tuple[bool, str]:
@@ -91,17 +85,15 @@ def _scale(evaluator: Evaluator, first: Any, second: Any) -> Any:
 def _same_function(left: Node, right: Node, letters: list[str], budget: Budget) -> bool:
     """Equal wherever both are real; where one is not, equality is asked for only without others."""
     complex_numbers = (contains(left, "const") and _has_i(left)) or _has_i(right)
-    whole = _counts_whole(left, right)
-    kinked = not whole and (_has_kink(left) or _has_kink(right))
-    choose = partial(point_values, letters, whole=whole, wide=kinked)
+    points = Points(left, right, letters)
     num_real = num_equal = num_unequal = 0
-    for point in range(_NUM_POINTS):
+    for point in range(NUM_POINTS):
         try:
-            equal, real = _compare_at(left, right, choose(point), budget)
+            equal, real = _compare_at(left, right, points.values(point), budget)
         except UndefinedError:
             continue
         except OverLimitError:
-            if not (kinked and point in WIDE_POINTS):
+            if not points.may_fail(point):
                 raise
             continue
         if not equal and (real or complex_numbers):
@@ -129,49 +121,3 @@ def _compare_at(left: Node, right: Node, values: Values, budget: Budget) -> tupl
     for side in (left, right):
         probe.value(side)
     return _compare(left, right, values, budget)[0], not probe.met_complex
-
-
-def _has_kink(node: Node) -> bool:
-    """True if an absolute value, a step or an even root may hide where its argument turns."""
-    return any(
-        part.op in ("abs", "root")
-        or (part.op == "pow" and part.args[1].op != "num")
-        or (part.op == "call" and part.value in _KINKED)
-        for part in walk(node)
-    )
-
-
-def _counts_whole(left: Node, right: Node) -> bool:
-    """True if an operation on whole numbers is in one of the trees."""
-    return any(
-        contains(side, "fact", "sum", "prod", "binom")
-        or any(part.op == "call" and part.value in ("gcd", "lcm", "mod") for part in walk(side))
-        for side in (left, right)
-    )
-
-
-def point_values(
-    letters: list[str], point: int, *, whole: bool = False, wide: bool = False
-) -> Values:
-    """Fixed values that look random: in (1, 10), in (0, 1), and in (-10, 0); or whole ones.
-
-    With `wide` the `WIDE_POINTS` lie as far from zero as those say.
-    """
-    values = {}
-    for letter in letters:
-        seed = f"{point}/{letter}/{zlib.crc32(f'{letter}{point}'.encode())}"
-        fraction = Fraction(1 + zlib.crc32(seed.encode()) % 99_989, 99_991)
-        if whole:
-            values[letter] = Fraction(2 + int(40 * fraction))
-            continue
-        if wide and point in WIDE_POINTS:
-            values[letter] = WIDE_POINTS[point] * fraction
-            continue
-        match point % 4:
-            case 0 | 1:
-                values[letter] = 1 + 9 * fraction
-            case 2:
-                values[letter] = fraction
-            case _:
-                values[letter] = -10 * fraction
-    return values

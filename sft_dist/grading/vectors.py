@@ -28,6 +28,19 @@ def simplify_matrix(node: Node) -> Node:
     return node
 
 
+def other_point(left: Node, right: Node) -> bool:
+    """True for two points with different names: A(2, 3) is not B(2, 3)."""
+    first, second = _point_name(left), _point_name(right)
+    return None not in (first, second) and first != second
+
+
+def _point_name(node: Node) -> str | None:
+    match node.op, node.args:
+        case "mul", (Node(op="sym") as name, Node(op="seq")) if name.value.isupper():
+            return str(name.value)
+    return None
+
+
 def _determinant(matrix: Node) -> Node:
     """Expand along the first row."""
     size = matrix.value[0]

@@ -45,8 +45,9 @@ IGNORED_MACROS = _names(
     "normalsize large Large strut notag nonumber"
 )
 SWALLOWED_MACROS = _names("hspace hspace* vspace phantom hphantom vphantom kern label")
-FONTS = _names("mathbf boldsymbol bm mathnormal mathit bold pmb ensuremath")
-ALPHABETS = _names("mathbb mathcal mathfrak mathscr Bbb")
+BOLD_FONTS = _names("mathbf boldsymbol bm bold pmb")
+FONTS = BOLD_FONTS | _names("mathnormal mathit ensuremath")
+ALPHABETS = _names("mathbb mathcal mathfrak mathscr")
 TEXTS = _names(
     "text textbf textit textrm textnormal textsf texttt textsc textup textmd mbox hbox "
     "mathrm mathsf mathtt operatorname emph rm"
@@ -74,4 +75,13 @@ SUBSTITUTED = {"lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "
                "vee": "lor", "wedge": "land", "iota": "iota", "lnot": "neg",
                "degree": "degree", "sb": "_", "sp": "^", "leftarrow": "leftarrow",
                "textdegree": "degree", "bigcup": "cup", "textpi": "pi",
-               "texttimes": "times"}  # fmt: skip
+               "texttimes": "times", "Bbb": "mathbb"}  # fmt: skip
+NOT_UNITS = _names(  # words that change what a value before them says
+    "if or and to mod modulo base not than over root squared cubed more less fewer remainder "
+    "half third quarter times plus minus twice double when where for with is are equals equal "
+    "by from at least most between none no but except only divided power r rem through "
+    "approximately about approx factorial factorials pi doubled tripled quadrupled halved "
+    "reciprocal below under beneath before without unless wrong false incorrect infinity "
+    "infinite matrix halves thirds fourths fifths sixths sevenths eighths ninths "
+    "tenths hundredth hundredths thousandth thousandths millionth millionths"
+)
