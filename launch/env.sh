@@ -6,7 +6,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Ranks on this node: one a GPU. Slurm knows best, then the GPUs made visible, then the driver.
+# Ranks on this node: one a GPU that is not reserved for evaluation. Slurm knows best, then the GPUs made visible, then the driver.
 # Without any GPU: one rank.
 if [[ -z ${NPROC_PER_NODE:-} ]]; then
   if [[ ${SLURM_GPUS_ON_NODE:-} =~ ^[1-9][0-9]*$ ]]; then
@@ -16,6 +16,9 @@ if [[ -z ${NPROC_PER_NODE:-} ]]; then
   else
     NPROC_PER_NODE=$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)
   fi
+  # shellcheck source=launch/reserved.sh disable=SC1091
+  source "$ROOT/launch/reserved.sh"
+  NPROC_PER_NODE=$((NPROC_PER_NODE - $(reserved_gpus "$@"))) # the arguments of the script
 fi
 if ((NPROC_PER_NODE < 1)); then NPROC_PER_NODE=1; fi
 export NPROC_PER_NODE

@@ -10,6 +10,7 @@
 #           MASTER_PORT     free port there    (default 29500, torchrun's own)
 #           NPROC_PER_NODE  ranks              (default: the GPUs of this node, else 1)
 #           LOG_DIR         output of every rank under LOG_DIR/node-N; unset: all on the console
+#           SFT_PREFLIGHT   1: sft_dist.preflight --probe first; nothing is trained on a no-go
 set -euo pipefail
 
 # shellcheck source=launch/env.sh disable=SC1091
@@ -34,9 +35,15 @@ fi
 # USR1            is "please stop" for the trainer; torchrun itself would die of it.
 # --shutdown-...  seconds that ranks have to save after a SIGTERM before they are killed.
 # --              flags such as --log_steps would otherwise be read as options of torchrun.
-exec torchrun --nnodes "$nnodes" --node-rank "$node_rank" --nproc-per-node "$NPROC_PER_NODE" \
-  --rdzv-backend static --master-addr "${MASTER_ADDR:-127.0.0.1}" \
-  --master-port "${MASTER_PORT:-29500}" --max-restarts 0 \
-  --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
-  --shutdown-timeout "${SHUTDOWN_SECONDS:-110}" \
-  ${logs[@]+"${logs[@]}"} -m sft_dist.train -- "$@"
+port=${MASTER_PORT:-29500}
+command=(torchrun --nnodes "$nnodes" --node-rank "$node_rank" --nproc-per-node "$NPROC_PER_NODE"
+  --rdzv-backend static --master-addr "${MASTER_ADDR:-127.0.0.1}" --max-restarts 0
+  --signals-to-handle "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+  --shutdown-timeout "${SHUTDOWN_SECONDS:-110}" ${logs[@]+"${logs[@]}"})
+
+# Once a job, not after a requeue. Another port: the first one's may not be free again at once.
+if [[ ${SFT_PREFLIGHT:-0} == 1 && ${SLURM_RESTART_COUNT:-0} == 0 ]]; then
+  "${command[@]}" --master-port "$((port + 1))" -m sft_dist.preflight -- --probe "$@"
+fi
+
+exec "${command[@]}" --master-port "$port" -m sft_dist.train -- "$@"

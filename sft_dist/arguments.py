@@ -47,11 +47,15 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
 
 
 def parse_evaluate_config(
-    argv: Sequence[str], checks: Sequence[Check]
+    argv: Sequence[str], checks: Sequence[Check], *, inherited: Mapping[str, Any] | None = None
 ) -> tuple[TrainConfig, ScoringConfig]:
     """Read the command line of `sft_dist.evaluate`: the flags of training that matter to it.
 
-    With `--regrade` nothing is generated, and `checks` are not asked.
+    Args:
+        argv: what stands after the program's name.
+        checks: as for training; with `--regrade` and `--serve` they are not asked, as nothing is
+            generated, or by the settings of a run that was checked.
+        inherited: settings that hold where `argv` says nothing: those of the run to serve.
     """
     description = "Score a model or a checkpoint on MATH problems; nothing is trained."
     groups = {name: group for name, group in GROUPS.items() if name not in NOT_FOR_EVALUATION}
@@ -59,8 +63,10 @@ def parse_evaluate_config(
     given = reader.read(argv)
     names = {f.name for f in fields(ScoringConfig)}
     scoring = ScoringConfig(**{name: given[name] for name in names & set(given)})
-    config = from_flat({**given, "engine": "torch"})  # no engine is built: none need be installed
-    reader.raise_faults(check(config) for check in (() if scoring.regrade else checks))
+    # No engine is built: none need be installed.
+    config = from_flat({**(inherited or {}), **given, "engine": "torch"})
+    asked = () if scoring.regrade or scoring.serve else checks
+    reader.raise_faults(check(config) for check in asked)
     return config, scoring
 
 

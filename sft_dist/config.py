@@ -8,6 +8,9 @@ help text on the command line. `arguments.py` turns a command line and YAML file
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+PromptName = Literal["default", "question_only", "r1_zero", "qwen_chat"]
+"""The prompts of `data/prompts.py`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -36,12 +39,17 @@ class DataConfig:
     """Evaluation problems, when data_path has no test split."""
     holdout: int | None = None
     """Examples taken from the training split for evaluation, when there is no test split."""
-    prompt: Literal["default", "question_only", "r1_zero", "qwen_chat"] = "default"
+    allow_contamination: bool = False
+    """Go on although evaluation problems are in the training data."""
+    prompt: PromptName = "default"
     """Prompt for training and for evaluation."""
     max_seq_length: int = 1024
     """Longest example in tokens, prompt and target together."""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """What happens to an example longer than max_seq_length; always counted."""
+    cache_dir: str | None = None
+    """Keeps tokenised examples for the next run. Unset: $XDG_CACHE_HOME/sft_dist, else
+    ~/.cache/sft_dist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +102,9 @@ class BatchConfig:
 class EngineConfig:
     """Engine."""
 
-    engine: Literal["deepspeed", "torch"] = "deepspeed"
-    """deepspeed shards by ds_config; torch keeps everything on every rank (the reference)."""
+    engine: Literal["deepspeed", "torch", "fsdp"] = "deepspeed"
+    """deepspeed shards by ds_config, fsdp by PyTorch's own FSDP2; torch keeps everything on every
+    rank (the reference)."""
     ds_config: str = "zero2"
     """DeepSpeed settings: a name in ds_configs/ or the path of a JSON file."""
     seed: int = 42
@@ -112,8 +121,13 @@ class EvaluationConfig:
     """Evaluate every so many steps, besides step 0, each epoch's end and the last step."""
     eval_at_start: bool = True
     """Evaluate the base model as step 0."""
-    eval_placement: Literal["shared", "after", "off"] = "shared"
-    """shared: beside training on the same devices; after: when training ends; off: never."""
+    eval_placement: Literal["shared", "reserved", "external", "after", "off"] = "shared"
+    """shared: beside training on the same devices; reserved: on the last eval_gpus of rank 0's
+    node, which get no rank; external: by `sft-evaluate --serve` elsewhere; after: when training
+    ends; off: never."""
+    eval_gpus: int = 1
+    """GPUs for evaluation, with reserved and with --serve; each has an engine of its own, and they
+    share the open evaluations."""
     eval_backend: Literal["vllm", "hf"] = "vllm"
     """Engine that generates the answers."""
     eval_batch_size: int = 16
@@ -124,12 +138,22 @@ class EvaluationConfig:
     """New tokens an answer may have."""
     generation_temperature: float = 0.0
     """0 decodes greedily."""
-    eval_gpu_memory: float = 0.3
-    """Share of each GPU's memory for vLLM when it sits beside training."""
+    eval_num_samples: int = 1
+    """Answers drawn to each problem, for pass@k; more than one needs generation_temperature."""
+    eval_prompts: str | None = None
+    """Prompts to score besides the training prompt, as in question_only,r1_zero; their metrics are
+    named eval/<prompt>/..."""
+    eval_gpu_memory: float | None = None
+    """Share of a GPU's memory for vLLM. Unset: 0.3 beside training, 0.9 on a GPU of its own."""
     eval_enforce_eager: bool = True
     """Run vLLM without compiling: starts a minute sooner, decodes somewhat slower."""
     eval_drain_timeout: int = 7200
     """Seconds to wait after training for evaluations that are still open."""
+
+    def other_prompts(self) -> list[str]:
+        """The names in `eval_prompts`, each once."""
+        names = (name.strip() for name in (self.eval_prompts or "").split(","))
+        return list(dict.fromkeys(filter(None, names)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +162,11 @@ class ScoringConfig:
 
     regrade: str | None = None
     """Grade again the stored completions of a run directory, or of a directory in it; no GPU."""
+    serve: str | None = None
+    """Run directory whose evaluations to serve, from any machine that sees it; settings are the
+    run's where not given. Waits for a run that has not begun."""
+    serve_idle_timeout: int = 14400
+    """Seconds without an open evaluation after which --serve ends."""
     second_grader: Literal["none", "math_verify"] = "none"
     """Grade by another grader too, and list where the two disagree."""
 
@@ -152,6 +181,16 @@ class CheckpointConfig:
     """Save every so many steps, besides each epoch's end and the last step."""
     keep_last_n_checkpoints: int = 3
     """Older checkpoints are removed after a new one is whole; 0 keeps all."""
+    keep_best: bool = True
+    """Keep the checkpoint of the best accuracy besides; of one whose evaluation came in after it
+    was removed, the weights."""
+    async_save: bool = True
+    """Training waits for a copy of the state in host memory, not for the disk. Turned off by
+    itself where the host has no room for the copy."""
+    on_save_error: Literal["stop", "continue"] = "stop"
+    """When a checkpoint cannot be written (disk full, no permission). stop: at once, with the
+    reason; steps that could not be kept are paid for in vain, and the older checkpoints are whole.
+    continue: train on and try again at the next save; if the last one fails, the run failed."""
     resume_from_checkpoint: str | None = None
     """Path of a checkpoint or of a run directory, or latest (fresh start when there is none)."""
     weights_format: Literal["safetensors", "bin"] = "safetensors"
@@ -166,6 +205,8 @@ class TrackingConfig:
     """Weights & Biases project."""
     wandb_run_name: str | None = None
     """Name of the run in wandb. Unset: the name of the run directory."""
+    wandb_group: str | None = None
+    """Runs that wandb shows together, such as the cells of a sweep."""
     wandb_mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online with a key, else offline. Never asks."""
     log_steps: int = 1

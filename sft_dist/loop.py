@@ -3,32 +3,32 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
-from sft_dist.checkpoint import (
-    checkpoint_path,
-    checkpoint_step,
-    list_checkpoints,
-    save_checkpoint,
-)
+from sft_dist.checkpoint import checkpoint_step, list_checkpoints
 from sft_dist.config import TrainConfig
-from sft_dist.data.batching import split_global_batch
-from sft_dist.data.packing import MicroBatch, micro_batches
+from sft_dist.data.packing import MicroBatch
+from sft_dist.data.prefetch import BatchBuilder, BatchLoader, StepBatch
 from sft_dist.data.tokenization import TokenizedExample
 from sft_dist.engines.protocol import Engine, StepResult
 from sft_dist.errors import NonFiniteError
+from sft_dist.evaluation.cost import EvaluationCost
 from sft_dist.evaluation.scoring import EvaluationResult
 from sft_dist.evaluation.session import EXPORTS, Evaluations
 from sft_dist.normalization import LossNormalization
 from sft_dist.preparation import Prepared
+from sft_dist.reporting.writer import BackgroundReport
 from sft_dist.runtime.distributed import Ranks, any_rank
 from sft_dist.runtime.stopping import StopRequest, take_save_request
+from sft_dist.saving import Saving
 from sft_dist.schedule import learning_rate_at
-from sft_dist.tracking.throughput import peak_flops, step_flops
+from sft_dist.tracking.memory import peak_memory_gib
+from sft_dist.tracking.throughput import peak_flops, performance_row, step_flops
 from sft_dist.tracking.tracker import Tracker
 from sft_dist.train_state import TrainState
 
@@ -62,50 +62,61 @@ class TrainingLoop:
             config.batch.loss_normalization, config.batch.loss_constant
         )
         self.failed_evaluations: list[int] = []
-        self._saved_step: int | None = None
+        self.evaluation_cost = EvaluationCost()
+        self.page = BackgroundReport(run_dir)
+        self._batches = BatchLoader(self._batch_builder(), total_steps=self.plan.total_steps)
+        self.saving = Saving(
+            config,
+            engine=engine,
+            tokenizer=prepared.tokenizer,
+            num_parameters=num_parameters,
+            ranks=ranks,
+            run_dir=run_dir,
+            evaluations=evaluations,
+            on_lost_evaluation=self.failed_evaluations.append,
+        )
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
 
     def run(self, state: TrainState) -> TrainState:
         """Train to the end of the plan, or until all ranks agree to stop; the state reached."""
         self._submit_missed(state)
-        while state.step < self.plan.total_steps:
-            state = self.step(state)
-            self._save_and_evaluate(state)
-            self.report(self.evaluations.collect())
-            if any_rank(self.stop.requested(), self.ranks.device):
-                self._save(state)
-                break
+        with closing(self._batches):
+            while state.step < self.plan.total_steps:
+                state = self.step(state)
+                self._save_and_evaluate(state)
+                with self.evaluation_cost.timed():
+                    self.report(self.evaluations.collect())
+                if self._agreed_to_stop():
+                    self._save(state)
+                    break
+            self.saving.finish()
+        if self.config.evaluation.eval_placement != "off":
+            logger.info("%s", self.evaluation_cost.describe())
         return state
 
     def step(self, state: TrainState) -> TrainState:
         """One update from one global batch."""
         began = time.monotonic()
-        batch = [self.prepared.examples[i] for i in self.plan.global_batch(state.step)]
-        parts = split_global_batch(
-            [len(e) for e in batch], self.ranks.world_size, self.config.max_tokens_per_microbatch()
-        )
-        target_tokens = sum(e.num_target_tokens for e in batch)
+        batch = self._batches.take(state.step)
+        waited = time.monotonic() - began
+        target_tokens = sum(e.num_target_tokens for e in batch.examples)
         rate = learning_rate_at(
             state.step,
             peak=self.config.optimizer.learning_rate,
             warmup_steps=self.prepared.warmup_steps,
             total_steps=self.plan.total_steps,
         )
-        mine = micro_batches(
-            batch,
-            parts[self.ranks.rank],
-            normalization=self.normalization,
-            packing=self.config.batch.packing,
-        )
         normalizer = self.normalization.normalizer(
-            num_examples=len(batch), num_target_tokens=target_tokens
+            num_examples=len(batch.examples), num_target_tokens=target_tokens
         )
-        result = self._train_step(state.step + 1, mine, normalizer, rate)
+        result = self._train_step(state.step + 1, batch.micro_batches, normalizer, rate)
         state = state.advanced(target_tokens)
         seconds = time.monotonic() - began
-        row = self._row(state, result, batch, rate) | self._performance(batch, parts, seconds)
-        self.tracker.log_step(row)
+        row = self._row(state, result, batch.examples, rate)
+        self.tracker.log_step(row | self._performance(batch, seconds, waited))
+        if state.step % self.config.tracking.log_steps == 0:
+            self.saving.stall_seconds = 0.0
         return state
 
     def report(self, results: Sequence[EvaluationResult]) -> None:
@@ -115,10 +126,11 @@ class TrainingLoop:
                 logger.error("evaluation of step %d failed: %s", result.step, result.error)
                 self.failed_evaluations.append(result.step)
                 continue
-            self.tracker.log_evaluation(
-                {"eval/step": result.step, **result.metrics}, result.samples
-            )
-            self.accuracies[result.step] = result.metrics["eval/accuracy"]
+            self.tracker.log_evaluation(result.row, result.samples)
+            if "eval/accuracy" in result.metrics:  # of the training prompt
+                self.accuracies[result.step] = result.metrics["eval/accuracy"]
+        if results:  # none on ranks other than 0
+            self.page.refresh()
 
     def _train_step(
         self, number: int, mine: Sequence[MicroBatch], normalizer: float, rate: float
@@ -139,10 +151,12 @@ class TrainingLoop:
     def _save_and_evaluate(self, state: TrainState) -> None:
         step = state.step
         save = self._is_milestone(step) or step % self.config.checkpoint.save_steps == 0
+        due = self._evaluation_is_due(step)
         if save or any_rank(self._save_requested(), self.ranks.device):
-            self._save(state)
-        if self._evaluation_is_due(step):
-            self.evaluations.submit(step, self._evaluated_weights(state))
+            self._save(state, evaluate=due)
+        elif due:
+            with self.evaluation_cost.timed():
+                self.saving.export(state)
 
     def _evaluation_is_due(self, step: int) -> bool:
         settings = self.config.evaluation
@@ -169,37 +183,28 @@ class TrainingLoop:
             if due and step not in self.accuracies:
                 self.evaluations.submit(step, path)
 
-    def _save(self, state: TrainState) -> None:
-        if self._saved_step == state.step:
-            return
-        began = time.monotonic()
-        best = max(self.accuracies, key=lambda step: (self.accuracies[step], -step), default=0)
-        keep = {best, *self.evaluations.steps_reading()}
-        path = save_checkpoint(
-            self.run_dir,
-            state,
-            engine=self.engine,
-            tokenizer=self.prepared.tokenizer,
-            keep_last=self.config.checkpoint.keep_last_n_checkpoints,
-            keep=keep,
-        )
-        self._saved_step = state.step
-        logger.info("saved %s in %.1f s", path, time.monotonic() - began)
+    def _save(self, state: TrainState, *, evaluate: bool = False) -> None:
+        self.saving.checkpoint(state, evaluate=evaluate, known=self._known)
 
-    def _evaluated_weights(self, state: TrainState) -> Path:
-        """The checkpoint of this step, or an export of the weights alone. Collective."""
-        if self._saved_step == state.step:
-            return checkpoint_path(self.run_dir, state.step)
-        # Never a directory of an earlier attempt: an evaluation may be reading it.
-        path = self.run_dir / EXPORTS / f"step-{state.step:06d}-attempt-{state.attempt}"
-        partial = path.with_name(f".tmp-{path.name}")
-        if self.ranks.is_zero:
-            partial.mkdir(parents=True, exist_ok=True)
-            self.prepared.tokenizer.save_pretrained(partial)
-        self.engine.export_weights(partial)
-        if self.ranks.is_zero:
-            partial.rename(path)
-        return path
+    def _known(self) -> tuple[set[int], dict[int, float]]:
+        """Steps being evaluated, and the accuracies of those that are so no more."""
+        reading = self.evaluations.steps_reading()
+        self.report(self.evaluations.collect())
+        return reading, self.accuracies
+
+    def _agreed_to_stop(self) -> bool:
+        """One exchange a step; more only when there is something to say. Collective.
+
+        Raises:
+            CheckpointError: on all ranks, when a save has failed and that stops the run.
+        """
+        with self.evaluation_cost.timed():  # asks for the evaluation of what has been written
+            self.saving.poll()
+        stop = self.stop.requested()
+        if not any_rank(stop or self.saving.has_failed(), self.ranks.device):
+            return False
+        self.saving.settle()
+        return any_rank(stop, self.ranks.device)
 
     def _save_requested(self) -> bool:
         return self.ranks.is_zero and take_save_request(self.run_dir)
@@ -228,25 +233,29 @@ class TrainingLoop:
             "train/target_tokens": tokens,
         }
 
-    def _performance(
-        self,
-        batch: Sequence[TokenizedExample],
-        parts: Sequence[Sequence[Sequence[int]]],
-        seconds: float,
-    ) -> dict[str, float]:
-        lengths = [len(e) for e in batch]
-        loads = [sum(lengths[i] for part in rank for i in part) for rank in parts]
-        row = {
-            "perf/step_seconds": seconds,
-            "perf/tokens_per_second": sum(lengths) / seconds,
-            "perf/rank_imbalance": max(loads) * len(loads) / sum(loads),
-        }
+    def _batch_builder(self) -> BatchBuilder:
+        return BatchBuilder(
+            examples=self.prepared.examples,
+            plan=self.plan,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            max_tokens=self.config.max_tokens_per_microbatch(),
+            packing=self.config.batch.packing,
+            normalization=self.normalization,
+            device=self.ranks.device,
+        )
+
+    def _performance(self, batch: StepBatch, seconds: float, waited: float) -> dict[str, float]:
+        lengths = [len(e) for e in batch.examples]
+        row = performance_row(
+            lengths, batch.computed_tokens, seconds=seconds, data_wait_seconds=waited
+        )
         if self._flops:
             flops = step_flops(self._model_config, self.num_parameters, lengths)
             row["perf/mfu"] = flops / seconds / self._flops
-        if self.ranks.device.type == "cuda":
-            row["perf/memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        return row
+        row["perf/save_stall_seconds"] = self.saving.stall_seconds
+        row["perf/evaluation_seconds"] = self.evaluation_cost.take()
+        return row | {"perf/memory_gib": peak_memory_gib(self.ranks.device)}
 
 
 class _ModelShape(Protocol):

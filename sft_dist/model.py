@@ -1,6 +1,8 @@
 """The model in a directory: load it, score a micro-batch with it, write it back."""
 
+import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +161,34 @@ def export_generation_config(model: nn.Module, stop_id: int) -> None:
 
 
 def export_causal_lm(
-    model: nn.Module, state_dict: dict[str, Tensor], directory: Path, *, weights_format: str
+    model: nn.Module, state_dict: Mapping[str, Tensor], directory: Path, *, weights_format: str
 ) -> None:
     """Write a Hugging Face model directory: configuration, generation configuration, weights.
 
+    Not by `save_pretrained`, which looks into the module: this may run while that is trained, and
+    its parameters may be shards.
+
     Args:
-        model: the causal LM the weights belong to.
-        state_dict: full tensors by Hugging Face name.
+        model: the causal LM the weights belong to; only its configurations are read.
+        state_dict: full tensors by Hugging Face name; of tied ones the first is written.
         directory: written into.
         weights_format: safetensors, or bin for `pytorch_model.bin`.
     """
-    if weights_format == "safetensors":
-        model.save_pretrained(directory, state_dict=state_dict, max_shard_size="100GB")
-        return
-    model.config.save_pretrained(directory)
+    from safetensors.torch import save_file
+
+    addresses: set[int] = set()
+    tensors = {}
+    for name, tensor in state_dict.items():
+        if tensor.data_ptr() not in addresses:
+            tensors[name] = tensor
+            addresses.add(tensor.data_ptr())
+    config = copy.deepcopy(model.config)
+    config.dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
-    torch.save(state_dict, directory / "pytorch_model.bin")
+    if weights_format == "safetensors":
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    else:
+        with (directory / "pytorch_model.bin").open("wb") as file:
+            torch.save(tensors, file)

@@ -1,18 +1,27 @@
 """What is settled before a process group or a GPU is touched: data, batches, schedule."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sft_dist.config import TrainConfig
+from sft_dist.data.contamination import refuse_contamination
 from sft_dist.data.dataset import load_problems
 from sft_dist.data.records import MathExample
 from sft_dist.data.sampler import BatchPlan
+from sft_dist.data.token_cache import default_cache_dir
 from sft_dist.data.tokenization import TokenizedExample, tokenize_examples
 from sft_dist.errors import ConfigError
+from sft_dist.evaluation.placement import gpus, reserved_fault
 from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
+from sft_dist.runtime.launch_environment import (
+    local_world_size_from_environment,
+    on_first_node,
+    rank_from_environment,
+)
 from sft_dist.schedule import default_warmup_steps
 from sft_dist.train_state import data_fingerprint
 
@@ -40,11 +49,13 @@ def prepare(config: TrainConfig, *, world_size: int) -> Prepared:
     Raises:
         ConfigError, DataError, ModelError: before anything is allocated.
     """
+    _refuse_placement(config)
     problems = load_problems(
         config.data,
         evaluate=config.evaluation.eval_placement != "off",
         max_eval_samples=config.evaluation.max_eval_samples,
     )
+    refuse_contamination(problems.train, problems.evaluation, allow=config.data.allow_contamination)
     model_dir = local_model_dir(config.model.model_path)
     tokenizer = load_tokenizer(str(model_dir))
     stop_id = stop_token_id(str(model_dir), tokenizer)
@@ -56,6 +67,8 @@ def prepare(config: TrainConfig, *, world_size: int) -> Prepared:
         stop_token_id=stop_id,
         max_seq_length=config.data.max_seq_length,
         overlength=config.data.overlength,
+        cache_dir=_cache_dir(config),
+        show_progress=rank_from_environment() == 0 and sys.stderr.isatty(),
     )
     plan = BatchPlan(
         num_examples=len(examples),
@@ -76,6 +89,21 @@ def prepare(config: TrainConfig, *, world_size: int) -> Prepared:
         warmup_steps=warmup_steps,
         fingerprint=data_fingerprint(examples),
     )
+
+
+def _refuse_placement(config: TrainConfig) -> None:
+    """Raise ConfigError when the GPUs to reserve for evaluation are not there, or have ranks."""
+    settings = config.evaluation
+    if settings.eval_placement == "reserved" and on_first_node():
+        ranks = local_world_size_from_environment()
+        fault = reserved_fault(gpus(), ranks=ranks, wanted=settings.eval_gpus)
+        if fault is not None:
+            raise ConfigError([fault])
+
+
+def _cache_dir(config: TrainConfig) -> Path | None:
+    named = config.data.cache_dir
+    return Path(named).expanduser() if named else default_cache_dir()
 
 
 def resolve_warmup(explicit: int | None, total_steps: int) -> int:

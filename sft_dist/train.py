@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from sft_dist.preparation import Prepared
     from sft_dist.runtime.distributed import Ranks
     from sft_dist.runtime.stopping import StopRequest
+    from sft_dist.tracking.startup import StartupTimes
     from sft_dist.tracking.tracker import Tracker
     from sft_dist.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 
 STARTED = time.time()
+LAST_SAVE_SECONDS = 120.0
+"""After an error, how long a checkpoint that is being written may take to its end."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,20 +67,25 @@ def train(config: TrainConfig) -> None:
     )
     from sft_dist.runtime.stopping import stop_on_signals, stop_with_parent
     from sft_dist.tracking.console import set_up_logging
+    from sft_dist.tracking.startup import StartupTimes
 
+    startup = StartupTimes()
     set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
     stop_with_parent()
     share_cores(beside_evaluation=config.evaluation.eval_placement == "shared")
     if config.engine.deterministic:
         use_deterministic_kernels()
+    startup.done("imports")
     prepared = prepare(config, world_size=world_size_from_environment())
+    startup.done("data")
     with distributed() as ranks:
         run_dir, checkpoint, state = starting_point(config, prepared, ranks)
         open_run_dir(config, prepared, ranks, run_dir)
+        startup.done("ranks")
         with stop_on_signals(run_dir) as stop:
             loop = None
             try:
-                loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state)
+                loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state, startup)
                 state = loop.run(state)
             except BaseException as error:
                 give_up(error, ranks, run_dir, loop)
@@ -135,21 +143,27 @@ def build(
     stop: "StopRequest",
     checkpoint: Path | None,
     state: "TrainState",
+    startup: "StartupTimes",
 ) -> "TrainingLoop":
     """Observers first (the evaluation engine starts while the model loads), then the engine."""
-    from sft_dist.engines.build import build_engine
+    from sft_dist.engines.build import build_engine, load_model
     from sft_dist.loop import TrainingLoop
     from sft_dist.resume import recorded_accuracies
 
-    tracker, evaluations = observers(config, prepared, ranks, run_dir, state)
-    engine, num_parameters = build_engine(
+    tracker, evaluations = observers(config, prepared, ranks, run_dir, state, startup)
+    startup.done("observers")
+    model = load_model(
         config,
         checkpoint or prepared.model_dir,
         device=ranks.device,
         stop_token_id=prepared.stop_token_id,
     )
+    num_parameters = sum(p.numel() for p in model.parameters())  # an engine may shard them
+    startup.done("model")
+    engine = build_engine(config, model, device=ranks.device)
     if checkpoint is not None:
         engine.load_state(checkpoint / "engine")
+    startup.done("engine")
     logger.info(
         "%s: %d of %d steps done",
         f"resuming from {checkpoint}" if checkpoint else "starting from the base model",
@@ -171,7 +185,12 @@ def build(
 
 
 def observers(
-    config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path, state: "TrainState"
+    config: TrainConfig,
+    prepared: "Prepared",
+    ranks: "Ranks",
+    run_dir: Path,
+    state: "TrainState",
+    startup: "StartupTimes",
 ) -> tuple["Tracker", "Evaluations"]:
     """The record and the evaluations on rank 0; objects that do nothing on the others."""
     from sft_dist.evaluation.session import EvaluationSession, NoEvaluations
@@ -186,6 +205,7 @@ def observers(
         attempt=state.attempt,
         step=state.step,
         total_steps=prepared.plan.total_steps,
+        startup=startup,
     )
     if config.evaluation.eval_placement == "off":
         return tracker, NoEvaluations()
@@ -211,7 +231,9 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
             lambda: stop.requested() or time.monotonic() > deadline
         ):
             loop.report([result])
-    unscored = sorted({*loop.failed_evaluations, *loop.evaluations.steps_reading()})
+    reading = loop.evaluations.steps_reading()
+    loop.saving.tidy(reading, loop.accuracies)
+    unscored = sorted({*loop.failed_evaluations, *reading})
     loop.evaluations.close()
     loop.tracker.close()
     if done:
@@ -227,15 +249,24 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
             "stopped at step %d (%s); continue with --resume_from_checkpoint latest "
             "--output_dir %s", state.step, reason, run_dir,
         )  # fmt: skip
+    loop.page.finish()
+    logger.info("report: %s", run_dir / "report.html")
 
 
 def give_up(
     error: BaseException, ranks: "Ranks", run_dir: Path, loop: "TrainingLoop | None"
 ) -> None:
     """Leave a readable end after a failure; no collective, the other ranks may not be there."""
+    from sft_dist.reporting.writer import write_report
+
     if ranks.is_zero:
-        write_status(run_dir, "failed", f"{type(error).__name__}: {error}")
+        try:
+            write_status(run_dir, "failed", f"{type(error).__name__}: {error}")
+        except OSError as full:  # perhaps what ended the run: that error is the one to show
+            logger.error("status.json cannot be written: %s", full)
+        write_report(run_dir)
     if loop is not None:
+        loop.saving.close(LAST_SAVE_SECONDS)
         loop.evaluations.close()
         loop.tracker.close(failed=True)
 

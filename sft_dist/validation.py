@@ -7,14 +7,15 @@ Nothing is allocated here. Faults that need the data (a warm-up longer than the 
 import importlib.util
 import re
 from pathlib import Path
+from typing import get_args
 
-from sft_dist.config import TrainConfig
+from sft_dist.config import PromptName, TrainConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 AT_LEAST_ONE = (
     "max_seq_length", "num_epochs", "max_steps", "batch_size", "gradient_accumulation_steps",
     "global_batch_size", "eval_steps", "eval_batch_size", "generation_max_length", "save_steps",
-    "log_steps", "holdout", "max_tokens_per_microbatch",
+    "log_steps", "holdout", "eval_num_samples", "eval_gpus", "max_tokens_per_microbatch",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "learning_rate", "warmup_steps", "max_grad_norm", "weight_decay", "max_eval_samples",
@@ -46,7 +47,7 @@ def _range_faults(config: TrainConfig) -> list[str]:
     if config.engine.seed >= 2**64:
         faults.append(f"--seed: expected less than 2^64, found {config.engine.seed}")
     for name in ("adam_beta1", "adam_beta2", "eval_gpu_memory"):
-        if not 0 <= values[name] < 1:
+        if values[name] is not None and not 0 <= values[name] < 1:
             faults.append(f"--{name}: expected 0 <= value < 1, found {values[name]}")
     return faults
 
@@ -94,14 +95,30 @@ def _contradictions(config: TrainConfig) -> list[str]:
         )
     if config.data.eval_data_path and config.data.holdout:
         faults.append("--eval_data_path and --holdout: both name evaluation problems; give one")
-    if config.engine.engine == "torch" and config.engine.ds_config != "zero2":
-        faults.append("--ds_config: has no effect with --engine torch; leave one of the two out")
+    faults += _evaluation_contradictions(config)
+    engine = config.engine.engine
+    if engine != "deepspeed" and config.engine.ds_config != "zero2":
+        faults.append(f"--ds_config: has no effect with --engine {engine}; leave one of them out")
+    return faults
+
+
+def _evaluation_contradictions(config: TrainConfig) -> list[str]:
+    faults = []
+    if config.evaluation.eval_num_samples > 1 and config.evaluation.generation_temperature == 0:
+        faults.append(
+            "--eval_num_samples: greedy answers to one problem are all the same; set "
+            "--generation_temperature (0.6 to 1.0 is usual) or leave it at 1"
+        )
+    for name in config.evaluation.other_prompts():
+        if name not in get_args(PromptName):
+            known = ", ".join(get_args(PromptName))
+            faults.append(f"--eval_prompts: expected names among {known}; found {name!r}")
     return faults
 
 
 def _missing_packages(config: TrainConfig) -> list[str]:
     faults = []
-    evaluating = config.evaluation.eval_placement != "off"
+    evaluating = config.evaluation.eval_placement not in ("off", "external")
     if evaluating and config.evaluation.eval_backend == "vllm" and not _installed("vllm"):
         faults.append(
             "--eval_backend vllm: vLLM is not installed; install it with `pip install "

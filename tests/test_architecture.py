@@ -5,8 +5,8 @@ in the order of imports today:
 
 * `arguments` and `validation` are directly above `config` and `errors`: they run before torch;
 * `functions` (the public functions of CS336) is a room of its own beside `engines`;
-* `preparation` (data, plan, schedule of a run) is above the rooms, `resume` and `loop` above it,
-  the commands on top.
+* `preparation` (data, plan, schedule of a run) and `reporting` (what became of it) are above the
+  rooms, `resume` and `loop` above them, the commands on top.
 """
 
 import ast
@@ -23,6 +23,7 @@ MAX_LINES = 300
 ROOMS = ["engines", "evaluation", "tracking", "runtime", "checkpoint", "functions"]
 LAYERS = [
     ["config", "errors"],
+    ["durable"],
     ["arguments", "validation"],
     ["grading"],
     [
@@ -31,13 +32,16 @@ LAYERS = [
         "loss",
         "model",
         "normalization",
+        "optimizer_state",
         "schedule",
         "train_state",
         "fingerprint",
     ],
     ROOMS,
-    ["preparation"],
+    ["preparation", "reporting"],
+    ["saving"],
     ["resume", "loop"],
+    ["preflight_checks"],
     ["train", "evaluate", "preflight", "report", "status"],
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -47,7 +51,8 @@ BELOW_NOTHING = {"__init__"}
 HEAVY = {"deepspeed": "engines/deepspeed_engine.py", "vllm": "evaluation/vllm_generator.py",
          "wandb": "tracking/wandb_view.py"}  # fmt: skip
 LIGHT = ["sft_dist", "sft_dist.grading", "sft_dist.config", "sft_dist.arguments",
-         "sft_dist.validation", "sft_dist.evaluation.request", "sft_dist.train"]  # fmt: skip
+         "sft_dist.validation", "sft_dist.evaluation.request", "sft_dist.train",
+         "sft_dist.report", "sft_dist.status", "sft_dist.reporting.writer"]  # fmt: skip
 
 
 def sources(*folders):

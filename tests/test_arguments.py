@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from sft_dist.arguments import FLAGS, parse_train_config
-from sft_dist.config import TrainConfig
+from sft_dist.config import PromptName, TrainConfig
+from sft_dist.data.prompts import PROMPTS
 from sft_dist.engines.ds_config import (
     OWNED_BY_FLAGS,
     complete_ds_config,
@@ -234,8 +236,11 @@ def test_two_sources_of_evaluation_problems_are_a_fault():
     assert "--holdout" in fault
 
 
-def test_a_deepspeed_file_without_deepspeed_is_a_fault():
-    assert one_fault_of("--engine", "torch", "--ds_config", "zero3").startswith("--ds_config")
+@pytest.mark.parametrize("engine", ["torch", "fsdp"])
+def test_a_deepspeed_file_without_deepspeed_is_a_fault(engine):
+    fault = one_fault_of("--engine", engine, "--ds_config", "zero3")
+    assert fault.startswith("--ds_config")
+    assert engine in fault
 
 
 @pytest.mark.parametrize(
@@ -247,6 +252,26 @@ def test_a_missing_package_is_a_fault_only_where_it_is_needed(monkeypatch, packa
     assert "not installed" in one_fault_of(*argv)
     parse("--eval_backend", "hf", "--engine", "torch", "--attention", "sdpa")
     parse("--eval_placement", "off", "--engine", "torch")
+
+
+def test_several_answers_to_a_problem_need_a_temperature():
+    assert "--generation_temperature" in one_fault_of("--eval_num_samples", "4")
+    sampled = parse("--eval_num_samples", "4", "--generation_temperature", "0.7")
+    assert sampled.evaluation.eval_num_samples == 4
+    assert "--eval_num_samples" in one_fault_of("--eval_num_samples", "0")
+
+
+def test_prompts_to_score_are_names_with_commas_between_them():
+    config = parse("--eval_prompts", "question_only, r1_zero,question_only,")
+    assert config.evaluation.other_prompts() == ["question_only", "r1_zero"]
+    assert parse().evaluation.other_prompts() == []
+    fault = one_fault_of("--eval_prompts", "question_only,r1-zero")
+    assert "'r1-zero'" in fault
+    assert "r1_zero" in fault
+
+
+def test_the_prompts_that_settings_know_are_those_there_are():
+    assert set(get_args(PromptName)) == set(PROMPTS)
 
 
 # The run directory

@@ -8,35 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sft_dist import saving
 from sft_dist.checkpoint import list_checkpoints
 from sft_dist.config import from_flat
 from sft_dist.data.sampler import BatchPlan
-from sft_dist.engines.protocol import StepResult
-from sft_dist.errors import NonFiniteError
+from sft_dist.errors import CheckpointError, NonFiniteError
 from sft_dist.evaluation.scoring import EvaluationResult
 from sft_dist.loop import TrainingLoop
 from sft_dist.preparation import Prepared
 from sft_dist.runtime.distributed import Ranks
 from sft_dist.runtime.stopping import stop_on_signals
 from sft_dist.train_state import TrainState
+from tests.fake_engine import FakeEngine, FakeTokenizer
 from tests.tiny import tiny_examples
-
-
-class FakeEngine:
-    def __init__(self, applied=True):
-        self.applied = applied
-        self.steps = 0
-
-    def train_step(self, micro_batches, normalizer, learning_rate):
-        self.steps += 1
-        return StepResult(2.0 * normalizer, 2.0 * normalizer, 1.0, 3.0, 5.0, self.applied)
-
-    def export_weights(self, directory):
-        (directory / "model.safetensors").write_text(f"weights {self.steps}")
-
-    def save_state(self, directory):
-        directory.mkdir(exist_ok=True)
-        (directory / "state.distcp").write_text(f"state {self.steps}")
 
 
 class FakeEvaluations:
@@ -65,11 +49,6 @@ class FakeTracker:
 
     def log_evaluation(self, row, samples):
         self.evaluations.append(row)
-
-
-class FakeTokenizer:
-    def save_pretrained(self, directory):
-        (directory / "tokenizer.json").write_text("{}")
 
 
 @pytest.fixture
@@ -124,14 +103,9 @@ def test_saves_at_its_steps_at_each_epochs_end_and_at_the_last_step(make_loop):
 def test_evaluates_the_base_model_at_its_steps_and_at_each_epochs_end(make_loop):
     loop = make_loop(keep_last_n_checkpoints=0)
     loop.run(fresh())
-    assert loop.evaluations.submitted == [
-        (0, "base"),
-        (3, "step-000003-attempt-1"),
-        (5, "checkpoint-5"),
-        (6, "step-000006-attempt-1"),
-        (9, "step-000009-attempt-1"),
-        (10, "checkpoint-10"),
-    ]
+    # Each reads weights that retention cannot take away, those of a checkpoint too.
+    names = {step: f"step-{step:06d}-attempt-1" for step in (3, 5, 6, 9, 10)}
+    assert loop.evaluations.submitted == [(0, "base"), *names.items()]
 
 
 def test_evaluates_nothing_when_evaluation_is_off(make_loop):
@@ -170,6 +144,69 @@ def test_the_best_checkpoint_outlives_newer_ones(make_loop):
     assert saved_steps(loop) == ["checkpoint-4", "checkpoint-10"]
 
 
+def test_the_best_checkpoint_goes_when_it_is_not_wanted(make_loop):
+    settings = {"keep_last_n_checkpoints": 1, "keep_best": False}
+    loop = make_loop(accuracies={4: 0.9, 5: 0.1}, **settings)
+    loop.run(fresh())
+    assert saved_steps(loop) == ["checkpoint-10"]
+
+
+def test_the_time_lost_to_saving_is_logged_once(make_loop, monkeypatch):
+    loop = make_loop(save_steps=4, eval_placement="off", log_steps=2)
+    checkpoint = loop.saving.checkpoint
+
+    def slow(state, **kwargs):
+        checkpoint(state, **kwargs)
+        loop.saving.stall_seconds = 7.0
+
+    monkeypatch.setattr(loop.saving, "checkpoint", slow)
+    loop.run(fresh())
+    stalls = [row["perf/save_stall_seconds"] for row in loop.tracker.steps]
+    # Saved at 4, 5, 8 and 10; the rows of odd steps are not recorded, and set nothing back.
+    assert stalls == [0, 0, 0, 0, 7, 7, 0, 0, 7, 7]
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+    """Saves of these steps fail as on a full disk."""
+    steps = set()
+    write = saving.write_checkpoint
+
+    def fail(run_dir, contents, **kwargs):
+        if contents.state.step in steps:
+            raise CheckpointError(f"could not write checkpoint-{contents.state.step}: disk full")
+        return write(run_dir, contents, **kwargs)
+
+    monkeypatch.setattr(saving, "write_checkpoint", fail)
+    return steps
+
+
+@pytest.mark.parametrize("async_save", [True, False])
+def test_a_save_that_fails_stops_the_run_within_a_step(make_loop, failing_disk, async_save):
+    failing_disk.add(4)
+    loop = make_loop(async_save=async_save, save_steps=2, eval_placement="off")
+    with pytest.raises(CheckpointError, match="checkpoint-4"):
+        loop.run(fresh())
+    assert len(loop.tracker.steps) in ((4, 5) if async_save else (4,))
+    assert saved_steps(loop) == ["checkpoint-2"]
+
+
+def test_a_save_that_fails_is_tried_again_at_the_next(make_loop, failing_disk):
+    failing_disk.update((4, 5))
+    loop = make_loop(on_save_error="continue", keep_last_n_checkpoints=0)
+    assert loop.run(fresh()).step == 10
+    assert saved_steps(loop) == ["checkpoint-8", "checkpoint-10"]
+    assert loop.failed_evaluations == [5]
+
+
+@pytest.mark.parametrize("on_save_error", ["stop", "continue"])
+def test_a_run_whose_last_save_fails_has_failed(make_loop, failing_disk, on_save_error):
+    failing_disk.add(10)
+    loop = make_loop(on_save_error=on_save_error)
+    with pytest.raises(CheckpointError, match="checkpoint-10"):
+        loop.run(fresh())
+
+
 def test_a_stop_saves_at_the_step_it_was_seen(make_loop, tmp_path):
     with stop_on_signals(tmp_path) as stop:
         loop = make_loop(stop=stop)
@@ -193,18 +230,20 @@ def test_evaluations_that_a_killed_attempt_did_not_ask_for_are_asked_for(make_lo
     resumed.run(fresh(step=10))
     # 4 and 8 were saved and are not steps of evaluation
     assert resumed.evaluations.submitted == [
-        (3, "step-000003-attempt-1"), (6, "step-000006-attempt-1"), (10, "checkpoint-10"),
+        (3, "step-000003-attempt-1"), (6, "step-000006-attempt-1"), (10, "step-000010-attempt-1"),
     ]  # fmt: skip
 
 
 def test_a_damaged_checkpoint_that_is_reached_again_is_replaced(make_loop):
     first = make_loop()
     first.run(fresh())
-    (first.run_dir / "checkpoint-10/model.safetensors").write_text("damaged 10")
+    path = first.run_dir / "checkpoint-10/model.safetensors"
+    original = path.read_bytes()
+    path.write_bytes(b"damaged 10")
     again = make_loop()
     again.engine.steps = 9
     again.run(fresh(step=9))
-    assert (first.run_dir / "checkpoint-10/model.safetensors").read_text() == "weights 10"
+    assert path.read_bytes() == original
     assert (first.run_dir / ".superseded/checkpoint-10.0").is_dir()
 
 

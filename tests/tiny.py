@@ -8,7 +8,7 @@ from sft_dist.data.tokenization import TokenizedExample
 VOCAB = 128
 
 
-def tiny_model(attention="sdpa", dtype=torch.float32, seed=0):
+def tiny_model(attention="sdpa", dtype=torch.float32, seed=0, initializer_range=0.2):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from sft_dist.attention import REGISTERED, register_attentions
@@ -18,7 +18,7 @@ def tiny_model(attention="sdpa", dtype=torch.float32, seed=0):
     config = Qwen2Config(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-        tie_word_embeddings=True, initializer_range=0.2,
+        tie_word_embeddings=True, initializer_range=initializer_range,
         attn_implementation=REGISTERED.get(attention, attention),
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).train()

@@ -15,11 +15,11 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -46,12 +46,12 @@ class TokenTable:
     """(E,) int64: tokens of each prompt."""
 
 
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/sft_dist`, else `~/.cache/sft_dist`."""
+def default_cache_dir() -> Path | None:
+    """`$XDG_CACHE_HOME/sft_dist`, else `~/.cache/sft_dist`; None for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is invalid and is passed over.
-    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))
-    return root / "sft_dist"
+    if not os.path.isabs(base):  # the XDG specification calls a relative path invalid
+        base = os.path.expanduser("~/.cache")
+    return Path(base) / "sft_dist" if os.path.isabs(base) else None
 
 
 def cache_key(texts: Iterable[str], tokenizer: Any, *, prompt: str, stop_token_id: int) -> str:
@@ -78,19 +78,21 @@ def cache_key(texts: Iterable[str], tokenizer: Any, *, prompt: str, stop_token_i
 def cached(directory: Path, key: str, build: Callable[[], TokenTable]) -> TokenTable:
     """The table of `key`: read if it is there, else built and left for the next to come."""
     path = directory / "tokens" / f"{key}.safetensors"
-    with _lock(path) as try_lock:
+    with closing(_Lock(path)) as lock:
         deadline = time.monotonic() + PATIENCE_SECONDS
         mine = False
         # The last look comes after the lock: its holder may have published in between.
         while (table := _read(path, key)) is None and not mine:
-            mine = try_lock() or time.monotonic() > deadline
+            mine = lock.acquired() or time.monotonic() > deadline
             if not mine:
                 time.sleep(POLL_SECONDS)
         if table is not None:
-            logger.info("tokenised before: %s", path)
+            logger.info("tokenised examples read from %s", path)
             return table
         if path.exists():
-            logger.warning("%s cannot be read or is damaged; the examples are tokenised again", path)
+            logger.warning(
+                "%s cannot be read or is damaged; the examples are tokenised again", path
+            )
         table = build()
         _publish(path, key, table)
         return table
@@ -129,34 +131,35 @@ def _checksum(key: str, table: TokenTable) -> bytes:
     return digest.digest()
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[Callable[[], bool]]:
-    """A function that says whether this process may build, without waiting; free at the end.
+class _Lock:
+    """The right to build what belongs at `path`, among the processes of one file system."""
 
-    Yes also where there is no lock to be had: the directory is read-only, or on a file system
-    (Lustre without `flock`, some NFS) that has none.
-    """
-    file = None
-    said = False
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_suffix(".lock")
+        self._file: IO[str] | None = None
+        self._waiting = False
 
-    def try_lock() -> bool:
-        nonlocal file, said
+    def acquired(self) -> bool:
+        """Try once, without waiting.
+
+        Also true where there is no lock to be had: the directory is read-only, or on a file system
+        without locks (Lustre may be mounted so).
+        """
         try:
-            if file is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = path.with_suffix(".lock").open("a")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not said:
+            if not self._waiting:
                 logger.info("another process tokenises the same examples; waiting for it")
-            said = True
+            self._waiting = True
             return False
         except OSError:
             return True
         return True
 
-    try:
-        yield try_lock
-    finally:
-        if file is not None:
-            file.close()
+    def close(self) -> None:
+        """Let the next one in. The empty file stays: to remove it would be a race."""
+        if self._file is not None:
+            self._file.close()

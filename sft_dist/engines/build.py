@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
@@ -15,10 +16,10 @@ from sft_dist.model import export_generation_config, load_causal_lm
 logger = logging.getLogger(__name__)
 
 
-def build_engine(
+def load_model(
     config: TrainConfig, model_dir: Path, *, device: torch.device, stop_token_id: int
-) -> tuple[Engine, int]:
-    """Load the weights and wrap them; (engine, number of parameters). Collective.
+) -> nn.Module:
+    """The causal LM with the attention that suits `device`, on the CPU.
 
     Args:
         config: the run's settings.
@@ -40,13 +41,31 @@ def build_engine(
         compiled=config.model.compile,
     )
     export_generation_config(model, stop_token_id)
-    num_parameters = sum(p.numel() for p in model.parameters())
-    weights_format = config.checkpoint.weights_format
-    if config.engine.engine == "torch":
-        from sft_dist.engines.torch_engine import TorchEngine
+    return model
 
-        plain = TorchEngine(model, config.optimizer, device=device, weights_format=weights_format)
-        return plain, num_parameters
+
+def build_engine(config: TrainConfig, model: nn.Module, *, device: torch.device) -> Engine:
+    """The engine that `config` names, around the model. Collective."""
+    wrap = {"torch": _torch_engine, "fsdp": _fsdp_engine, "deepspeed": _deepspeed_engine}
+    return wrap[config.engine.engine](model, config, device)
+
+
+def _torch_engine(model: nn.Module, config: TrainConfig, device: torch.device) -> Engine:
+    from sft_dist.engines.torch_engine import TorchEngine
+
+    return TorchEngine(model, config.optimizer, device=device)
+
+
+def _fsdp_engine(model: nn.Module, config: TrainConfig, device: torch.device) -> Engine:
+    from sft_dist.engines.fsdp_engine import FsdpEngine, fits_whole
+
+    whole = fits_whole(model, device)
+    mode = "once a step" if whole else "in every micro-batch, to save memory"
+    logger.info("FSDP2: weights are gathered and gradients reduced %s", mode)
+    return FsdpEngine(model, config.optimizer, device=device, whole_in_step=whole)
+
+
+def _deepspeed_engine(model: nn.Module, config: TrainConfig, device: torch.device) -> Engine:
     from sft_dist.engines.deepspeed_engine import DeepSpeedEngine
 
     ds_settings = load_ds_config(config.engine.ds_config)
@@ -54,12 +73,10 @@ def build_engine(
     logger.info("DeepSpeed ZeRO-%d from %s", stage, ds_config_path(config.engine.ds_config))
     if stage == 0 and config.model.dtype == "bfloat16":
         logger.warning("ZeRO-0 accumulates bf16 gradients in bf16; stages 1 to 3 use float32")
-    sharded = DeepSpeedEngine(
+    return DeepSpeedEngine(
         model,
         config.optimizer,
         ds_settings=ds_settings,
         dtype=config.model.dtype,
         device=device,
-        weights_format=weights_format,
     )
-    return sharded, num_parameters

@@ -14,16 +14,16 @@ from sft_dist.config import OptimizerConfig
 from sft_dist.data.packing import MicroBatch
 from sft_dist.engines.ds_config import complete_ds_config
 from sft_dist.engines.protocol import StepResult
-from sft_dist.engines.state import (
+from sft_dist.engines.torch_engine import adam_state, adamw, fair_share
+from sft_dist.engines.totals import StepTotals
+from sft_dist.model import TokenScorer
+from sft_dist.normalization import engine_loss_scale
+from sft_dist.optimizer_state import (
     MOMENTS,
+    OptimizerState,
     ParameterShard,
     load_optimizer_state,
-    save_optimizer_state,
 )
-from sft_dist.engines.torch_engine import adam_state, adamw
-from sft_dist.engines.totals import StepTotals
-from sft_dist.model import TokenScorer, export_causal_lm
-from sft_dist.normalization import engine_loss_scale
 
 
 class DeepSpeedEngine:
@@ -37,13 +37,11 @@ class DeepSpeedEngine:
         ds_settings: dict[str, Any],
         dtype: str,
         device: torch.device,
-        weights_format: str = "safetensors",
     ) -> None:
         """Every argument but `ds_settings` (the JSON file) is as for `TorchEngine`."""
         deepspeed = import_deepspeed()
         module = TokenScorer(causal_lm)
         self.device = device
-        self.weights_format = weights_format
         self.stage = ds_settings.get("zero_optimization", {}).get("stage", 0)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
@@ -91,24 +89,25 @@ class DeepSpeedEngine:
         with torch.no_grad():
             return self.engine(micro_batch.to(self.device)).log_probs
 
-    def export_weights(self, directory: Path) -> None:
-        """See `Engine.export_weights`."""
-        state = {}
+    @property
+    def causal_lm(self) -> nn.Module:
+        """See `Engine.causal_lm`."""
+        return self.engine.module.causal_lm
+
+    def weights(self) -> Iterator[tuple[str, Tensor | None]]:
+        """See `Engine.weights`."""
+        is_zero = dist.get_rank() == 0
         for name, parameter in self.parameters.items():
             gathering = self._gathered([parameter]) if self.stage == 3 else nullcontext()
             with gathering:
-                if dist.get_rank() == 0:
-                    # A copy: the parameters are views into one flat storage.
-                    state[name] = parameter.detach().to("cpu", copy=True)
-        if dist.get_rank() == 0:
-            causal_lm = self.engine.module.causal_lm
-            export_causal_lm(causal_lm, state, directory, weights_format=self.weights_format)
+                yield name, parameter.detach() if is_zero else None
 
-    def save_state(self, directory: Path) -> None:
-        """See `Engine.save_state`."""
+    def optimizer_state(self) -> OptimizerState:
+        """See `Engine.optimizer_state`."""
         steps = {int(state["step"]) for state in self._adam_states()}
         (adam_step,) = steps or {0}
-        save_optimizer_state(directory, dict(self._shards()), adam_step)
+        shards = dict(self._shards())
+        return OptimizerState(fair_share(shards) if self.stage == 0 else shards, adam_step)
 
     def load_state(self, directory: Path) -> None:
         """See `Engine.load_state`."""

@@ -1,13 +1,14 @@
 """What the training loop asks of an engine, whichever it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sft_dist.data.packing import MicroBatch
+from sft_dist.optimizer_state import OptimizerState
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,24 @@ class Engine(Protocol):
         """(N,) log-probabilities of the target tokens, without gradient."""
         ...
 
-    def export_weights(self, directory: Path) -> None:
-        """Write a Hugging Face model directory (rank 0 writes)."""
+    @property
+    def causal_lm(self) -> nn.Module:
+        """What is trained, for its configurations; its parameters may be shards."""
         ...
 
-    def save_state(self, directory: Path) -> None:
-        """Write the optimizer state per parameter (every rank writes its part)."""
+    def weights(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Each parameter whole, by Hugging Face name, in the type of the computation; to the end.
+
+        On rank 0, good until the next one is taken; None on the others.
+        """
+        ...
+
+    def optimizer_state(self) -> OptimizerState:
+        """What this rank saves of it: views of the engine's memory, good until the next step."""
         ...
 
     def load_state(self, directory: Path) -> None:
-        """Read what `save_state` of any engine at any world size wrote.
+        """Read what was saved of any engine's `optimizer_state` at any world size.
 
         The weights themselves are those of the model directory the engine was built from.
         """

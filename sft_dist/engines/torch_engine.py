@@ -1,7 +1,7 @@
 """Plain PyTorch: everything on every rank. The reference that the sharded engines must equal."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from sft_dist.config import OptimizerConfig
 from sft_dist.data.packing import MicroBatch
 from sft_dist.engines.protocol import StepResult
-from sft_dist.engines.state import (
+from sft_dist.engines.totals import StepTotals
+from sft_dist.model import TokenScorer
+from sft_dist.normalization import engine_loss_scale
+from sft_dist.optimizer_state import (
     MOMENTS,
+    OptimizerState,
     ParameterShard,
     load_optimizer_state,
-    save_optimizer_state,
 )
-from sft_dist.engines.totals import StepTotals
-from sft_dist.model import TokenScorer, export_causal_lm
-from sft_dist.normalization import engine_loss_scale
 
 
 def adamw(parameters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -43,11 +43,9 @@ class TorchEngine:
         config: OptimizerConfig,
         *,
         device: torch.device,
-        weights_format: str = "safetensors",
     ) -> None:
         self.module = TokenScorer(causal_lm).to(device)
         self.device = device
-        self.weights_format = weights_format
         self.max_grad_norm = config.max_grad_norm
         self.parameters = {
             name.removeprefix("causal_lm."): parameter
@@ -85,18 +83,21 @@ class TorchEngine:
         with torch.no_grad():
             return self.module(micro_batch.to(self.device)).log_probs
 
-    def export_weights(self, directory: Path) -> None:
-        """See `Engine.export_weights`."""
-        if not dist.is_initialized() or dist.get_rank() == 0:
-            state = {name: p.detach().cpu() for name, p in self.parameters.items()}
-            causal_lm = self.module.causal_lm
-            export_causal_lm(causal_lm, state, directory, weights_format=self.weights_format)
+    @property
+    def causal_lm(self) -> nn.Module:
+        """See `Engine.causal_lm`."""
+        return self.module.causal_lm
 
-    def save_state(self, directory: Path) -> None:
-        """See `Engine.save_state`."""
+    def weights(self) -> Iterator[tuple[str, Tensor | None]]:
+        """See `Engine.weights`."""
+        is_zero = not dist.is_initialized() or dist.get_rank() == 0
+        for name, parameter in self.parameters.items():
+            yield name, parameter.detach() if is_zero else None
+
+    def optimizer_state(self) -> OptimizerState:
+        """See `Engine.optimizer_state`."""
         steps = int(self._state(0)["step"])
-        # Every rank holds all of it: rank 0's copy is enough, DCP drops the duplicates.
-        save_optimizer_state(directory, dict(self._shards()), steps)
+        return OptimizerState(fair_share(dict(self._shards())), steps)
 
     def load_state(self, directory: Path) -> None:
         """See `Engine.load_state`."""
@@ -163,3 +164,9 @@ def adam_state(optimizer: torch.optim.Optimizer, master: Tensor) -> dict[str, Te
         for kind in MOMENTS:
             state[kind] = torch.zeros_like(master)
     return state
+
+
+def fair_share(shards: Mapping[str, ParameterShard]) -> dict[str, ParameterShard]:
+    """Of a state that every rank holds, what this one saves."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return {name: shards[name] for name in list(shards)[rank::size]}

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sft_dist.evaluation.files import create_once, publish_once, write_atomically, write_json
+from sft_dist.durable import create_once, publish_once, write_atomically, write_json
 from sft_dist.evaluation.generator import Completion
 from sft_dist.evaluation.queue import (
     COMPLETIONS_FILE,
@@ -75,7 +75,7 @@ class Claim:
             "state": state,
             "beat": self._beats,
             "completed": self._completed,
-            "total": self.queued.request.num_problems,
+            "total": self.queued.request.num_completions,
             **extra,
         }
         write_json(self.directory / HEARTBEAT_FILE, content, durable=False)

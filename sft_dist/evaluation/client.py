@@ -13,7 +13,9 @@ the run ends stays in the run directory, and the next `start` on it takes it up 
 """
 
 import logging
+import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +24,12 @@ from types import TracebackType
 from typing import Any
 
 from sft_dist.evaluation.generator import require_backend
+from sft_dist.evaluation.ownership import OwnerLease
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.request import EvaluationRequest, Problem, Sampling
 from sft_dist.evaluation.scoring import EvaluationResult
 from sft_dist.evaluation.watcher import Progress, Submission, Watcher
+from sft_dist.evaluation.worker_group import Worker
 from sft_dist.evaluation.worker_process import WorkerOptions, WorkerProcess
 from sft_dist.grading import Grade, GradingPool
 
@@ -41,9 +45,11 @@ class EvaluationClient:
         *,
         options: WorkerOptions | None = None,
         training_prompt: str | None = None,
-        on_done: Callable[[EvaluationRequest], None] | None = None,
+        on_done: Callable[[str], None] | None = None,
         own_worker: bool = True,
-        worker: WorkerProcess | None = None,
+        worker: Worker | None = None,
+        is_trainer: bool = True,
+        stale_seconds: float = 120.0,
         grading_workers: int = 2,
         grading_timeout_seconds: float = 5.0,
         watch_seconds: float = 0.5,
@@ -54,10 +60,13 @@ class EvaluationClient:
             run_dir: The run directory; requests and results lie in its `evaluations/`.
             options: How to start the worker.
             training_prompt: Metrics of any other prompt are named `eval/<prompt>/*`.
-            on_done: Called on the client's thread when the completions of a request are there, or
-                it failed for good, and no other pending request needs its model directory.
+            on_done: Called on the client's thread with a model directory, when the completions
+                of its requests are there, or they failed for good, and none needs it any more.
             own_worker: False where workers are always started by someone else.
             worker: A worker process made by the caller, instead of one made from `options`.
+            is_trainer: False for a server (`server.py`): it grades and reports only while no
+                trainer does, and then takes up whatever the run has left.
+            stale_seconds: Without a sign of life, after which a trainer or server counts as dead.
             grading_workers: Processes that grade.
             grading_timeout_seconds: For one response.
             watch_seconds: Between two looks at the run directory.
@@ -68,8 +77,13 @@ class EvaluationClient:
             abandon = EvaluationQueue(run_dir).abandon
             worker = WorkerProcess(run_dir, self._options, on_death=abandon)
         self._worker = worker
+        self._is_trainer = is_trainer
+        self._lease = OwnerLease(
+            run_dir, _name(is_trainer), is_trainer=is_trainer, stale_seconds=stale_seconds
+        )
+        self._held = False
         self._pool = GradingPool(grading_workers, grading_timeout_seconds)
-        self._submissions: queue.Queue[Submission] = queue.Queue()
+        self._submissions: queue.Queue[list[Submission]] = queue.Queue()
         self._results: queue.Queue[EvaluationResult] = queue.Queue()
         self._handed_out: list[EvaluationResult] = []
         self._reported: queue.Queue[EvaluationResult] = queue.Queue()
@@ -79,6 +93,7 @@ class EvaluationClient:
             deliver=self._results.put,
             training_prompt=training_prompt,
             on_done=on_done,
+            is_trainer=is_trainer,
         )
         self._watch_seconds = watch_seconds
         self._progress: Progress | None = None
@@ -94,7 +109,8 @@ class EvaluationClient:
         """
         if self._worker is not None:
             require_backend(self._options.backend)
-        self._watcher.recover()
+        if self._is_trainer:
+            self._watcher.recover()
         if worker:
             self.start_worker()
         self._thread.start()
@@ -121,7 +137,11 @@ class EvaluationClient:
         """
         directory = str(Path(model_dir).absolute())
         parts = (list(problems), prompt_name, form, sampling, weights_fingerprint)
-        self._submissions.put(Submission(step, directory, *parts))
+        self.submit_all([Submission(step, directory, *parts)])
+
+    def submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Ask for several evaluations, as `submit` does; `on_done` waits for the last of them."""
+        self._submissions.put(list(submissions))
         self._wake.set()
 
     def poll(self) -> list[EvaluationResult]:
@@ -132,7 +152,9 @@ class EvaluationClient:
         """
         self._confirm()
         while not self._results.empty():
-            self._handed_out.append(self._results.get())
+            result = self._results.get()
+            if self._is_trainer or self._held:  # else another owner reports it
+                self._handed_out.append(result)
         return list(self._handed_out)
 
     @property
@@ -144,6 +166,16 @@ class EvaluationClient:
     def open_requests(self) -> list[EvaluationRequest]:
         """Requests under way, those of earlier attempts of the run too; all read their weights."""
         return [queued.request for queued in list(self._watcher.open.values())]
+
+    @property
+    def all_settled(self) -> bool:
+        """Whether every request of the run, of any process, is reported or was given up."""
+        return not self.pending and self._watcher.all_settled()
+
+    @property
+    def worker_failure(self) -> str | None:
+        """Why the client's own worker was given up; None while it lives."""
+        return None if self._worker is None else self._worker.failure
 
     def progress(self) -> Progress | None:
         """How far the earliest open evaluation was a moment ago; None when none is open."""
@@ -178,6 +210,7 @@ class EvaluationClient:
             self._thread.join(timeout=60.0)
         if self._worker is not None:
             self._worker.stop()
+        self._lease.close()
         self._pool.close()
 
     def __enter__(self) -> "EvaluationClient":
@@ -203,9 +236,14 @@ class EvaluationClient:
 
     def _watch(self) -> None:
         """The thread: whatever goes wrong is reported as the end of the open evaluations."""
+        said = ""
         while not self._closing:
             try:
                 self._turn()
+            except OSError as error:  # a full disk or a hiccup of the network: the next turn
+                if str(error) != said:
+                    logger.warning("evaluations wait: %s", error)
+                said = str(error)
             # Evaluation must never stop training, nor stop being reported.
             except Exception as error:
                 logger.exception("the evaluation client failed; open evaluations are reported")
@@ -216,7 +254,13 @@ class EvaluationClient:
 
     def _turn(self) -> None:
         self._flush()
-        self._watcher.tick()
+        held = self._lease.tend()
+        if not self._is_trainer and held != self._held:
+            self._watcher.open.clear()
+            if held:
+                self._watcher.recover()
+        self._held = held
+        self._watcher.tick(may_grade=held)
         self._progress = self._watcher.progress()
 
     def _flush(self) -> None:
@@ -224,9 +268,9 @@ class EvaluationClient:
         while not self._reported.empty():
             self._watcher.mark_reported(self._reported.get())
         while not self._submissions.empty():
-            submission = self._submissions.get()
+            submissions = self._submissions.get()
             try:
-                self._watcher.submit(submission)
+                self._watcher.submit(submissions)
             finally:
                 self._submissions.task_done()
 
@@ -235,3 +279,7 @@ class EvaluationClient:
             request = queued.request
             self._results.put(EvaluationResult(request.step, request, error=reason))
             del self._watcher.open[directory]
+
+
+def _name(is_trainer: bool) -> str:
+    return f"{'trainer' if is_trainer else 'server'} {socket.gethostname()}-{os.getpid()}"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sft_dist.errors import EvaluationError
+from sft_dist.evaluation.generator import Draw
 from sft_dist.evaluation.request import Sampling
 
 
@@ -48,7 +49,11 @@ def response_text(tokenizer: Any, token_ids: Sequence[int], sampling: Sampling) 
     return text
 
 
-def problem_seed(sampling: Sampling, problem_id: str) -> int:
-    """The seed of one problem's samples, independent of its place in a batch; below 2^31."""
-    digest = hashlib.sha256(f"{sampling.seed}:{problem_id}".encode()).digest()
+def draw_seed(sampling: Sampling, draw: Draw) -> int:
+    """The seed of one answer, independent of its place in a batch; below 2^31.
+
+    The first answer does not depend on how many are drawn.
+    """
+    number = f":{draw.sample}" if draw.sample else ""
+    digest = hashlib.sha256(f"{sampling.seed}:{draw.problem.id}{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1

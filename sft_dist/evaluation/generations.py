@@ -1,13 +1,13 @@
 """`log_generations`: what a model wrote, beside what it should have written, and how it was graded.
 
-The table of a few samples that evaluations log, and the averages that go with it; the list of
-columns is that of CS336, assignment 5 (section 4.2, "logging generations").
+The table of a few samples that evaluations log (`samples.py`), and the averages that go with it;
+the list of columns is that of CS336, assignment 5 (section 4.2, "logging generations").
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-RewardFunction = Callable[[str, Any], dict[str, float]]
+RewardFunction = Callable[[str, Any], Mapping[str, Any]]
 
 
 def log_generations(
@@ -25,7 +25,8 @@ def log_generations(
         prompts: what was asked.
         responses: what was generated.
         ground_truths: reference answers.
-        reward_fn: (response, ground truth) -> `format_reward`, `answer_reward`, `reward`.
+        reward_fn: (response, ground truth) -> `format_reward`, `answer_reward`, `reward`; whatever
+            else it gives becomes a column too.
         token_entropies: mean entropy of each response's tokens, nats.
         response_lengths: tokens of each response.
 

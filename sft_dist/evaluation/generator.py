@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Completion:
-    """One row of completions.jsonl.
+    """One row of completions.jsonl: answer number `sample` (from 0) to the problem `id`.
 
     `num_tokens` counts the stop token. `mean_token_entropy` is in nats, over the full vocabulary,
     of the raw logits (temperature 1), averaged over the generated positions with that of the stop
@@ -37,6 +37,25 @@ class Completion:
     num_tokens: int
     finish_reason: str
     mean_token_entropy: float | None
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A completion to be made: answer number `sample` to `problem`."""
+
+    problem: Problem
+    sample: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What its completion is known by."""
+        return self.problem.id, self.sample
+
+
+def draws(problems: Sequence[Problem], sampling: Sampling) -> list[Draw]:
+    """All completions that are wanted, the answers to one problem in a row."""
+    return [Draw(problem, i) for problem in problems for i in range(sampling.num_samples)]
 
 
 class Generator(Protocol):
@@ -52,17 +71,16 @@ class Generator(Protocol):
     def generate(
         self, problems: Sequence[Problem], sampling: Sampling, on_progress: Progress
     ) -> list[Completion]:
-        """Decode every problem with the loaded weights; the completions keep the order."""
+        """Decode with the loaded weights; the completions are in the order of `draws`."""
 
     def close(self) -> None:
         """Free the device."""
 
 
-def prompt_overflow(problem: Problem) -> Completion:
+def prompt_overflow(draw: Draw) -> Completion:
     """The completion of a prompt that fills the model's context: counted, never an exception."""
-    return Completion(
-        id=problem.id, response="", num_tokens=0, finish_reason="length", mean_token_entropy=None
-    )
+    name, sample = draw.key
+    return Completion(name, "", 0, "length", mean_token_entropy=None, sample=sample)
 
 
 def require_backend(backend: str) -> None:

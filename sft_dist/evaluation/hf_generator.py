@@ -13,13 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sft_dist.errors import EvaluationError
-from sft_dist.evaluation.decoding import (
-    load_tokenizer,
-    problem_seed,
-    response_text,
-    row_entropies,
-)
-from sft_dist.evaluation.generator import Completion, Progress, prompt_overflow
+from sft_dist.evaluation.decoding import draw_seed, load_tokenizer, response_text, row_entropies
+from sft_dist.evaluation.generator import Completion, Draw, Progress, draws, prompt_overflow
 from sft_dist.evaluation.request import Problem, Sampling
 
 
@@ -55,15 +50,17 @@ class HfGenerator:
     ) -> list[Completion]:
         """Decode, longest prompts first, so that memory runs out at once or not at all."""
         limit = int(self._model.config.max_position_embeddings)
-        done = {p.id: prompt_overflow(p) for p in problems if len(p.prompt_token_ids) >= limit}
-        waiting = [problem for problem in problems if problem.id not in done]
-        waiting.sort(key=lambda problem: len(problem.prompt_token_ids), reverse=True)
+        wanted = draws(problems, sampling)
+        long = [draw for draw in wanted if len(draw.problem.prompt_token_ids) >= limit]
+        done = {draw.key: prompt_overflow(draw) for draw in long}
+        waiting = [draw for draw in wanted if draw.key not in done]
+        waiting.sort(key=lambda draw: len(draw.problem.prompt_token_ids), reverse=True)
         for start in range(0, len(waiting), self._batch_size):
             batch = waiting[start : start + self._batch_size]
             for row in self._decode(batch, sampling, limit, lambda: on_progress(len(done))):
-                done[row.problem.id] = row.completion(self._tokenizer, sampling)
+                done[row.draw.key] = row.completion(self._tokenizer, sampling)
             on_progress(len(done))
-        return [done[problem.id] for problem in problems]
+        return [done[draw.key] for draw in wanted]
 
     def close(self) -> None:
         """Drop the model and give its memory back."""
@@ -74,10 +71,11 @@ class HfGenerator:
 
     @torch.inference_mode()
     def _decode(
-        self, batch: Sequence[Problem], sampling: Sampling, limit: int, on_token: Callable[[], None]
+        self, batch: Sequence[Draw], sampling: Sampling, limit: int, on_token: Callable[[], None]
     ) -> list["_Row"]:
-        rows = [_Row(problem, sampling, limit) for problem in batch]
-        input_ids, mask = _left_padded([p.prompt_token_ids for p in batch], self._device)
+        rows = [_Row(draw, sampling, limit) for draw in batch]
+        prompts = [draw.problem.prompt_token_ids for draw in batch]
+        input_ids, mask = _left_padded(prompts, self._device)
         cache = None
         while True:
             on_token()
@@ -107,7 +105,7 @@ class HfGenerator:
 class _Row:
     """One sequence being decoded."""
 
-    problem: Problem
+    draw: Draw
     sampling: Sampling
     limit: int
     tokens: list[int] = field(default_factory=list)
@@ -116,7 +114,7 @@ class _Row:
     random: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.random = torch.Generator().manual_seed(problem_seed(self.sampling, self.problem.id))
+        self.random = torch.Generator().manual_seed(draw_seed(self.sampling, self.draw))
 
     def append(self, token: int, entropy: float) -> None:
         """Take the next token, unless the row has finished and only waits for its batch."""
@@ -124,7 +122,7 @@ class _Row:
             return
         self.tokens.append(token)
         self.entropies.append(entropy)
-        room = self.limit - len(self.problem.prompt_token_ids)
+        room = self.limit - len(self.draw.problem.prompt_token_ids)
         if token in self.sampling.stop_token_ids:
             self.finish_reason = "stop"
         elif len(self.tokens) >= min(self.sampling.max_new_tokens, room):
@@ -132,11 +130,12 @@ class _Row:
 
     def completion(self, tokenizer: Any, sampling: Sampling) -> Completion:
         return Completion(
-            id=self.problem.id,
+            id=self.draw.problem.id,
             response=response_text(tokenizer, self.tokens, sampling),
             num_tokens=len(self.tokens),
             finish_reason=self.finish_reason,
             mean_token_entropy=sum(self.entropies) / len(self.entropies),
+            sample=self.draw.sample,
         )
 
 

@@ -7,6 +7,7 @@
         generation.json          facts: weights proof, seconds, tokens, versions
     <spec>/completions.jsonl     the publication: exactly one attempt gets this name
     <spec>/failure.json          {"reason"}: this will not be generated
+    <spec>/reported              its result or failure is in the run's record
 
 A claim is stale when the *observer* sees its heartbeat unchanged for a while of its own monotonic
 clock; clocks of different hosts are never compared. Whoever sees that claims the next attempt. A
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sft_dist.evaluation.files import read_json, sync_directory, write_atomically, write_json
+from sft_dist.durable import read_json, sync_directory, write_atomically, write_json
 from sft_dist.evaluation.request import EVALUATIONS, REQUEST_FILE, EvaluationRequest
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ COMPLETIONS_FILE = "completions.jsonl"
 FAILURE_FILE = "failure.json"
 GENERATION_FILE = "generation.json"
 HEARTBEAT_FILE = "heartbeat.json"
+REPORTED_FILE = "reported"
 SUMMARY_FILE = "summary.json"
 
 STOPPED = "stopped"  # the worker was told to leave: says nothing against the request
@@ -159,6 +161,7 @@ def _reopen(queued: QueuedRequest) -> None:
     failure = queued.directory / FAILURE_FILE
     if failure.exists():
         last = queued.attempts()[-1] if queued.attempts() else 0
+        (queued.directory / REPORTED_FILE).unlink(missing_ok=True)
         failure.rename(queued.directory / f"failure-{last}.json")
 
 

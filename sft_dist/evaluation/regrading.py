@@ -6,17 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from sft_dist.durable import read_json, write_atomically
 from sft_dist.errors import EvaluationError
-from sft_dist.evaluation.files import read_json, write_atomically
 from sft_dist.evaluation.queue import COMPLETIONS_FILE, SUMMARY_FILE, EvaluationQueue, QueuedRequest
 from sft_dist.evaluation.request import EVALUATIONS, read_problems
-from sft_dist.evaluation.scoring import (
-    GRADES_FILE,
-    EvaluationResult,
-    read_completions,
-    read_grades,
-    score,
-)
+from sft_dist.evaluation.results import GradeRow, read_completions, read_grades
+from sft_dist.evaluation.scoring import EvaluationResult, score
 from sft_dist.grading import GradingPool
 from sft_dist.grading.grader import Form
 
@@ -73,13 +68,13 @@ def disagreements(path: Path) -> Iterator[tuple[QueuedRequest, list[dict[str, An
     run_dir = find_run_dir(path)
     for queued in published(run_dir, path):
         problems = {p.id: p for p in read_problems(run_dir / queued.request.problems_file)}
-        responses = {c.id: c.response for c in read_completions(_completions(queued))}
-        grades = read_grades(queued.directory / GRADES_FILE)
-        pairs = [(responses[g.id], g.gold or "") for g in grades]
+        responses = {(c.id, c.sample): c.response for c in read_completions(queued)}
+        grades = read_grades(queued)
+        pairs = [(responses[g.id, g.sample], g.gold or "") for g in grades]
         opinions = second_opinions(pairs, form=cast(Form, queued.request.form))
         rows = [
             {
-                "id": grade.id,
+                "id": _answer_id(grade),
                 "problem": problems[grade.id].problem,
                 "gold": grade.gold,
                 "extracted": grade.extracted,
@@ -118,13 +113,16 @@ def published(run_dir: Path, path: Path) -> Iterator[QueuedRequest]:
             yield queued
 
 
-def _completions(queued: QueuedRequest) -> Path:
-    return queued.directory / COMPLETIONS_FILE
-
-
 def _verdicts(queued: QueuedRequest) -> dict[str, str]:
-    path = queued.directory / GRADES_FILE
-    return {grade.id: grade.verdict for grade in read_grades(path)} if path.exists() else {}
+    try:
+        return {_answer_id(grade): grade.verdict for grade in read_grades(queued)}
+    except OSError:  # never graded
+        return {}
+
+
+def _answer_id(grade: GradeRow) -> str:
+    """The problem's id; of a second or later answer to it, with its number."""
+    return f"{grade.id} #{grade.sample}" if grade.sample else grade.id
 
 
 def _training_prompt(summary: dict[str, Any], queued: QueuedRequest) -> str | None:

@@ -41,13 +41,22 @@ class Sampling:
     """How to decode: `temperature` 0 is greedy; `max_new_tokens` counts the stop token too.
 
     Generation stops at `stop_token_ids` only, whatever the model's generation config says.
-    `seed` matters only when sampling; each problem draws from its own stream of it.
+    `seed` matters only when sampling; each answer draws from its own stream of it. `num_samples`
+    answers are drawn to each problem.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     stop_token_ids: tuple[int, ...] = ()
     seed: int = 0
+    num_samples: int = 1
+
+    def describe(self) -> str:
+        """For people, as every row of metrics names it."""
+        limit = f"{self.max_new_tokens} tokens"
+        if self.temperature == 0.0:
+            return f"greedy, {limit}"
+        return f"T={self.temperature:g}, n={self.num_samples}, seed {self.seed}, {limit}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,11 @@ class EvaluationRequest:
             Path(self.problems_file).name,
         ]
         return short_hash(json.dumps(parts, sort_keys=True))
+
+    @property
+    def num_completions(self) -> int:
+        """Answers wanted: `num_samples` to each problem."""
+        return self.num_problems * self.sampling.num_samples
 
     def directory(self, run_dir: Path) -> Path:
         """Where this request's files lie."""

@@ -35,8 +35,11 @@ class EvaluationWorker:
         heartbeat_seconds: float = 2.0,
         stall_seconds: float = float("inf"),
         on_stall: Callable[[], None] = lambda: None,
+        warm_model: Path | None = None,
     ) -> None:
         """`stop` ends the loop now, `leave` when no request is open.
+
+        `warm_model` is where the base model lies on this host.
 
         `on_stall` is called, on another thread, when loading or a step of the engine takes longer
         than `stall_seconds`.
@@ -49,7 +52,9 @@ class EvaluationWorker:
         self._heartbeat_seconds = heartbeat_seconds
         self._stall_seconds = stall_seconds
         self._on_stall = on_stall
+        self._warm_model = warm_model
         self.current: Claim | None = None
+        self._loaded: tuple[str, dict[str, Any]] | None = None  # fingerprint and facts
 
     def run(self) -> None:
         """Serve requests until told to stop."""
@@ -75,12 +80,15 @@ class EvaluationWorker:
             published = claim.publish(completions, facts)
             logger.info("step %d: %s", request.step, "published" if published else "not the first")
         except Stopped:
+            self._loaded = None
             claim.release()
         except ModelError as error:  # nobody can generate from these weights
+            self._loaded = None
             logger.error("step %d: %s", request.step, error)
             claim.fail(str(error))
         # The border to the engine: whatever it raises costs this attempt, not the worker.
         except Exception as error:
+            self._loaded = None
             logger.exception("step %d, attempt %d failed", request.step, claim.attempt)
             claim.give_up(f"{type(error).__name__}: {error}")
 
@@ -89,14 +97,14 @@ class EvaluationWorker:
     ) -> tuple[list[Completion], dict[str, Any]]:
         request = claim.queued.request
         problems = read_problems(self._claimer.queue.run_dir / request.problems_file)
-        model_dir = Path(request.model_dir)
+        model_dir = self._located(Path(request.model_dir))
         found = weights_fingerprint(model_dir)
         if found != request.weights_fingerprint:
             raise ModelError(
-                f"{model_dir} no longer holds the weights that were submitted: expected "
-                f"fingerprint {request.weights_fingerprint[:12]}, found {found[:12]}"
+                f"{request.model_dir} no longer holds the weights that were submitted: expected "
+                f"fingerprint {request.weights_fingerprint[:12]}, found {found[:12]} in {model_dir}"
             )
-        facts = self._generator.load(model_dir)
+        facts = self._load(model_dir, found)
         heartbeat.progress(0)
         started = time.monotonic()
         completions = self._generator.generate(problems, request.sampling, heartbeat.progress)
@@ -109,6 +117,25 @@ class EvaluationWorker:
             "seconds": round(seconds, 3),
             "num_tokens": num_tokens,
         }
+
+    def _located(self, model_dir: Path) -> Path:
+        """Where the weights lie on this host, which may see the run under another path.
+
+        What is found is believed by its fingerprint only.
+        """
+        run_dir = self._claimer.queue.run_dir
+        inside = (run_dir / model_dir.name, run_dir / model_dir.parent.name / model_dir.name)
+        places = [model_dir, *inside, *filter(None, [self._warm_model])]
+        return next((place for place in places if place.is_dir()), model_dir)
+
+    def _load(self, model_dir: Path, fingerprint: str) -> dict[str, Any]:
+        """Load and prove weights, unless the last request was answered with the same ones."""
+        if self._loaded is not None and self._loaded[0] == fingerprint:
+            return {**self._loaded[1], "loaded": "kept", "load_seconds": 0.0}
+        self._loaded = None
+        facts = self._generator.load(model_dir)
+        self._loaded = (fingerprint, facts)
+        return facts
 
 
 class _Heartbeat:

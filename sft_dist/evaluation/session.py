@@ -6,7 +6,7 @@ The loop says `submit(step, model_dir)` and `collect()`; neither waits.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +14,16 @@ from sft_dist.config import TrainConfig
 from sft_dist.data.prompts import PROMPTS
 from sft_dist.data.records import MathExample
 from sft_dist.evaluation.client import EvaluationClient
+from sft_dist.evaluation.exports import EXPORTS, remove_export
+from sft_dist.evaluation.placement import OWN_MEMORY, SHARED_MEMORY, gpus, reserved_devices
 from sft_dist.evaluation.problems import build_problems
-from sft_dist.evaluation.request import EvaluationRequest, Sampling
+from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.scoring import EvaluationResult
+from sft_dist.evaluation.watcher import Submission
+from sft_dist.evaluation.worker_group import WorkerGroup, worker_group
 from sft_dist.evaluation.worker_process import WorkerOptions
 
 logger = logging.getLogger(__name__)
-
-EXPORTS = ".exports"
-"""Weights of steps that are evaluated and not saved; each is deleted after grading."""
 
 PROGRESS_SECONDS = 15.0
 
@@ -63,7 +64,7 @@ class NoEvaluations:
 
 
 class EvaluationSession:
-    """Rank 0's evaluations: the same problems, prompt and decoding at every step."""
+    """Rank 0's evaluations: the same problems, prompts and decoding at every step."""
 
     def __init__(
         self,
@@ -78,37 +79,50 @@ class EvaluationSession:
     ) -> None:
         """`model_dir` is the base model, on which the worker starts its engine meanwhile."""
         settings = config.evaluation
-        self._prompt = config.data.prompt
-        self._problems = build_problems(examples, tokenizer, prompt=self._prompt)
+        training_prompt = config.data.prompt
+        # The training prompt last: its result tells a resumed run that the others were asked for.
+        others = [name for name in settings.other_prompts() if name != training_prompt]
+        self._problems = {
+            name: build_problems(examples, tokenizer, prompt=name)
+            for name in (*others, training_prompt)
+        }
         self._sampling = Sampling(
             max_new_tokens=settings.generation_max_length,
             temperature=settings.generation_temperature,
             stop_token_ids=(stop_token_id,),
             seed=config.engine.seed,
+            num_samples=settings.eval_num_samples,
         )
         self._steps: dict[str, int] = {}
+        options = _worker_options(
+            config,
+            model_dir,
+            longest_prompt=_longest(self._problems),
+            beside_training_on_cpu=beside_training_on_cpu,
+        )
         self._client = EvaluationClient(
             run_dir,
-            options=_worker_options(
-                config, model_dir, self._problems, beside_training_on_cpu=beside_training_on_cpu
-            ),
-            training_prompt=self._prompt,
+            options=options,
+            training_prompt=training_prompt,
             on_done=self._release,
+            own_worker=settings.eval_placement != "external",
+            worker=_reserved_workers(config, run_dir, options),
         )
         self._exports = run_dir / EXPORTS
         self._worker_starts_late = settings.eval_placement == "after"
         self._client.start(worker=not self._worker_starts_late)
+        if settings.eval_placement == "external":
+            logger.info("evaluations wait for: sft-evaluate --serve %s", run_dir)
 
     def submit(self, step: int, model_dir: Path) -> None:
-        """Ask for an evaluation of the weights in `model_dir`; returns at once."""
-        self._steps[str(model_dir.absolute())] = step
-        self._client.submit(
-            step=step,
-            model_dir=model_dir,
-            problems=self._problems,
-            prompt_name=self._prompt,
-            form=PROMPTS[self._prompt].form,
-            sampling=self._sampling,
+        """Ask for an evaluation of the weights in `model_dir` by each prompt; returns at once."""
+        directory = str(model_dir.absolute())
+        self._steps[directory] = step
+        self._client.submit_all(
+            [
+                Submission(step, directory, problems, name, PROMPTS[name].form, self._sampling)
+                for name, problems in self._problems.items()
+            ]
         )
 
     def collect(self) -> list[EvaluationResult]:
@@ -141,28 +155,42 @@ class EvaluationSession:
             shutil.rmtree(self._exports, ignore_errors=True)
         self._client.close()
 
-    def _release(self, request: EvaluationRequest) -> None:
-        """The weights of a settled request are no longer read."""
-        self._steps.pop(request.model_dir, None)
-        model_dir = Path(request.model_dir)
-        if model_dir.parent.name == EXPORTS:
-            shutil.rmtree(model_dir, ignore_errors=True)
+    def _release(self, model_dir: str) -> None:
+        """Weights that are no longer read."""
+        self._steps.pop(model_dir, None)
+        remove_export(model_dir)
 
 
 def _worker_options(
-    config: TrainConfig, model_dir: Path, problems: Sequence[Any], *, beside_training_on_cpu: bool
+    config: TrainConfig, model_dir: Path, *, longest_prompt: int, beside_training_on_cpu: bool
 ) -> WorkerOptions:
     settings = config.evaluation
-    longest = max((len(p.prompt_token_ids) for p in problems), default=0)
+    memory = OWN_MEMORY if settings.eval_placement == "reserved" else SHARED_MEMORY
     return WorkerOptions(
         backend=settings.eval_backend,
         warm_model=str(model_dir),
-        max_model_len=longest + settings.generation_max_length,
-        gpu_memory_utilization=settings.eval_gpu_memory,
+        max_model_len=longest_prompt + settings.generation_max_length,
+        gpu_memory_utilization=settings.eval_gpu_memory or memory,
         enforce_eager=settings.eval_enforce_eager,
         eval_batch_size=settings.eval_batch_size,
         nice=CPU_NICE if beside_training_on_cpu else 0,
     )
+
+
+def _reserved_workers(
+    config: TrainConfig, run_dir: Path, options: WorkerOptions
+) -> WorkerGroup | None:
+    """A worker on each reserved GPU; None with any other placement."""
+    if config.evaluation.eval_placement != "reserved":
+        return None
+    devices = reserved_devices(gpus(), config.evaluation.eval_gpus)
+    return worker_group(run_dir.absolute(), options, devices, log_name="evaluation_worker")
+
+
+def _longest(problems: Mapping[str, Sequence[Problem]]) -> int:
+    """Tokens of the longest prompt of any name."""
+    lengths = (len(p.prompt_token_ids) for asked in problems.values() for p in asked)
+    return max(lengths, default=0)
 
 
 def _tell(client: EvaluationClient) -> None:

@@ -3,131 +3,140 @@
 A metric that is undefined (the mean length of no correct responses) is left out: never NaN.
 """
 
-import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sft_dist.evaluation.generator import Completion
-from sft_dist.evaluation.request import EvaluationRequest, Problem
+from sft_dist.evaluation.request import EvaluationRequest
+from sft_dist.evaluation.results import GradeRow, Scored
+from sft_dist.evaluation.statistics import (
+    mean,
+    pass_at_k,
+    reported_ks,
+    standard_error,
+    wilson_interval,
+)
+
+MAX_GROUPS = 16
+"""More subjects than that are in summary.json only: one curve each would bury the others."""
 
 
-@dataclass(frozen=True)
-class GradeRow:
-    """One row of grades.jsonl. Rewards are 0 or 1; `verdict` and `stage` are the grader's."""
-
-    id: str
-    verdict: str
-    stage: str | None
-    extracted: str | None
-    gold: str | None
-    format_reward: float
-    answer_reward: float
-    reward: float
-
-    @property
-    def is_correct(self) -> bool:
-        """Counts towards accuracy."""
-        return self.answer_reward == 1.0
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One problem with what became of it."""
-
-    problem: Problem
-    completion: Completion
-    grade: GradeRow
-
-
-def scored(
-    problems: Sequence[Problem], completions: Sequence[Completion], grades: Sequence[GradeRow]
-) -> list[Scored]:
-    """Bring the three together by id, in the order of the problems.
-
-    Raises ValueError unless all three hold the same ids, each once.
-    """
-    by_id = {completion.id: completion for completion in completions}
-    grade_of = {grade.id: grade for grade in grades}
-    ids = [problem.id for problem in problems]
-    if not (
-        set(ids) == set(by_id) == set(grade_of) and len(ids) == len(completions) == len(grades)
-    ):
-        raise ValueError(
-            f"expected one completion and one grade for each of {len(ids)} problems, "
-            f"found {len(completions)} and {len(grades)}"
-        )
-    return [Scored(problem, by_id[problem.id], grade_of[problem.id]) for problem in problems]
+def metric_prefix(request: EvaluationRequest, training_prompt: str | None) -> str:
+    """`eval/`, or `eval/<prompt>/` when the prompt is not the training prompt."""
+    is_other = training_prompt is not None and request.prompt_name != training_prompt
+    return f"eval/{request.prompt_name}/" if is_other else "eval/"
 
 
 def summarize(
-    request: EvaluationRequest,
-    problems: Sequence[Problem],
-    completions: Sequence[Completion],
-    grades: Sequence[GradeRow],
-    *,
-    training_prompt: str | None = None,
+    request: EvaluationRequest, rows: Sequence[Scored], *, training_prompt: str | None = None
 ) -> dict[str, float]:
-    """The `eval/*` metrics; `eval/<prompt>/*` when the prompt is not the training prompt."""
-    is_other = training_prompt is not None and request.prompt_name != training_prompt
-    prefix = f"eval/{request.prompt_name}/" if is_other else "eval/"
-    values = _metrics(scored(problems, completions, grades))
+    """The metrics of one evaluation, by their full names."""
+    prefix = metric_prefix(request, training_prompt)
+    values = {**_metrics(rows), **_pass_rates(rows), **_accuracies_by_group(rows)}
     return {prefix + name: value for name, value in values.items() if value is not None}
 
 
+def identity(
+    request: EvaluationRequest, *, training_prompt: str | None, grader_version: str
+) -> dict[str, str]:
+    """What a row of metrics is about, by the same names: prompt, decoding, grader, weights."""
+    prefix = metric_prefix(request, training_prompt)
+    return {
+        f"{prefix}prompt": request.prompt_name,
+        f"{prefix}decoding": request.sampling.describe(),
+        f"{prefix}grader_version": grader_version,
+        f"{prefix}weights_fingerprint": request.weights_fingerprint,
+    }
+
+
 def breakdown(rows: Iterable[Scored]) -> dict[str, Any]:
-    """Counts by verdict, and number, accuracy and standard error by subject and by level."""
+    """Counts by verdict; number of problems, accuracy and its bounds by subject and by level."""
     rows = list(rows)
     return {
         "verdicts": dict(Counter(row.grade.verdict for row in rows).most_common()),
-        "by_subject": _table(rows, lambda row: row.problem.subject or "unknown"),
-        "by_level": _table(rows, lambda row: str(row.problem.level or "unknown")),
+        "by_subject": _table(rows, _subject),
+        "by_level": _table(rows, _level),
     }
 
 
-def sample_rows(rows: Sequence[Scored], count: int = 8) -> list[dict[str, Any]]:
-    """Rows for the sample table: evenly spaced, so the same problems at every step."""
-    chosen = sorted({i * len(rows) // count for i in range(count)}) if rows else []
-    return [_sample_row(rows[i]) for i in chosen]
+def shares(grades: Iterable[GradeRow]) -> dict[str, float]:
+    """Each problem's share of right answers, by id."""
+    answers: dict[str, list[float]] = defaultdict(list)
+    for grade in grades:
+        answers[grade.id].append(grade.answer_reward)
+    return {name: sum(values) / len(values) for name, values in answers.items()}
 
 
-def _sample_row(row: Scored) -> dict[str, Any]:
-    return {
-        "id": row.problem.id,
-        "prompt": row.problem.prompt,
-        "response": row.completion.response,
-        "gold": row.grade.gold,
-        "extracted": row.grade.extracted,
-        "verdict": row.grade.verdict,
-        "format_reward": row.grade.format_reward,
-        "answer_reward": row.grade.answer_reward,
-        "reward": row.grade.reward,
-        "token_entropy": row.completion.mean_token_entropy,
-        "response_length": row.completion.num_tokens,
-    }
-
-
-def _metrics(rows: Sequence[Scored]) -> Mapping[str, float | None]:
-    lengths = [row.completion.num_tokens for row in rows]
+def _metrics(rows: Sequence[Scored]) -> dict[str, float | None]:
     correct = [row.completion.num_tokens for row in rows if row.grade.is_correct]
     wrong = [row.completion.num_tokens for row in rows if not row.grade.is_correct]
-    accuracy = _mean([row.grade.answer_reward for row in rows])
+    return {
+        **_accuracy(rows),
+        "avg_format_reward": mean([row.grade.format_reward for row in rows]),
+        "avg_answer_reward": mean([row.grade.answer_reward for row in rows]),
+        "avg_token_entropy": _token_entropy(rows),
+        "avg_response_length": mean([row.completion.num_tokens for row in rows]),
+        "avg_response_length_correct": mean(correct),
+        "avg_response_length_wrong": mean(wrong),
+        "truncated_rate": mean([row.completion.finish_reason == "length" for row in rows]),
+        **{f"{verdict}_rate": _verdict_rate(rows, verdict) for verdict in _VERDICTS},
+        "num_problems": len({row.problem.id for row in rows}),
+    }
+
+
+_VERDICTS = ("wrong", "no_answer", "unparseable", "timeout")
+
+
+def _verdict_rate(rows: Sequence[Scored], verdict: str) -> float | None:
+    return mean([row.grade.verdict == verdict for row in rows])
+
+
+def _accuracy(rows: Iterable[Scored]) -> dict[str, float | None]:
+    """Accuracy, its standard error and its 95 % interval, which counts problems, not answers."""
+    by_problem = list(shares(row.grade for row in rows).values())
+    accuracy = mean(by_problem)
+    low, high = (None, None) if accuracy is None else wilson_interval(accuracy, len(by_problem))
     return {
         "accuracy": accuracy,
-        "accuracy_stderr": _standard_error(accuracy, len(rows)),
-        "avg_format_reward": _mean([row.grade.format_reward for row in rows]),
-        "avg_answer_reward": accuracy,
-        "avg_token_entropy": _token_entropy(rows),
-        "avg_response_length": _mean(lengths),
-        "avg_response_length_correct": _mean(correct),
-        "avg_response_length_wrong": _mean(wrong),
-        "truncated_rate": _mean([row.completion.finish_reason == "length" for row in rows]),
-        "no_answer_rate": _mean([row.grade.verdict == "no_answer" for row in rows]),
-        "unparseable_rate": _mean([row.grade.verdict == "unparseable" for row in rows]),
-        "timeout_rate": _mean([row.grade.verdict == "timeout" for row in rows]),
-        "num_problems": len(rows),
+        "accuracy_stderr": standard_error(by_problem),
+        "accuracy_low": low,
+        "accuracy_high": high,
     }
+
+
+def _pass_rates(rows: Sequence[Scored]) -> Mapping[str, float | None]:
+    """pass@k over problems, where several answers were drawn to each."""
+    answers: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        answers[row.problem.id].append(row.grade.is_correct)
+    drawn = max((len(found) for found in answers.values()), default=0)
+    return {
+        f"pass_at_{k}": mean([pass_at_k(drawn, sum(found), k) for found in answers.values()])
+        for k in (reported_ks(drawn) if drawn > 1 else ())
+    }
+
+
+def _accuracies_by_group(rows: Sequence[Scored]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for title, key in (("level", _level), ("subject", _subject)):
+        table = _table(rows, key)
+        if len(table) <= MAX_GROUPS:
+            found |= {f"accuracy_{title}_{_slug(k)}": row["accuracy"] for k, row in table.items()}
+    return found
+
+
+def _slug(name: str) -> str:
+    """`counting_probability` from "Counting & Probability": a part of a metric's name."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unknown"
+
+
+def _subject(row: Scored) -> str:
+    return row.problem.subject or "unknown"
+
+
+def _level(row: Scored) -> str:
+    return str(row.problem.level or "unknown")
 
 
 def _token_entropy(rows: Sequence[Scored]) -> float | None:
@@ -138,23 +147,15 @@ def _token_entropy(rows: Sequence[Scored]) -> float | None:
         if row.completion.mean_token_entropy is not None
     ]
     tokens = sum(number for _, number in parts)
-    return sum(mean * number for mean, number in parts) / tokens if tokens else None
+    return sum(value * number for value, number in parts) / tokens if tokens else None
 
 
 def _table(rows: Sequence[Scored], key: Callable[[Scored], str]) -> dict[str, dict[str, Any]]:
-    table = {}
-    for name in sorted({key(row) for row in rows}):
-        answers = [row.grade.answer_reward for row in rows if key(row) == name]
-        accuracy = _mean(answers)
-        stderr = _standard_error(accuracy, len(answers))
-        table[name] = {"num_problems": len(answers), "accuracy": accuracy, "stderr": stderr}
-    return table
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _standard_error(rate: float | None, count: int) -> float | None:
-    """Of a rate of independent successes: sqrt(p (1 - p) / n)."""
-    return math.sqrt(rate * (1.0 - rate) / count) if rate is not None else None
+    groups: dict[str, list[Scored]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return {
+        name: {"num_problems": len({row.problem.id for row in groups[name]})}
+        | {k.replace("accuracy_", ""): value for k, value in _accuracy(groups[name]).items()}
+        for name in sorted(groups)
+    }

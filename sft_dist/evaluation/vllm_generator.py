@@ -15,17 +15,15 @@ from typing import Any
 import torch
 
 from sft_dist.errors import EvaluationError
-from sft_dist.evaluation.decoding import (
-    load_tokenizer,
-    problem_seed,
-    response_text,
-)
+from sft_dist.evaluation.decoding import draw_seed, load_tokenizer, response_text
 from sft_dist.evaluation.engine_options import EngineOptions, architecture, prepare_environment
 from sft_dist.evaluation.entropy_log import EntropyLog
 from sft_dist.evaluation.generator import (
     VLLM_NOT_INSTALLED,
     Completion,
+    Draw,
     Progress,
+    draws,
     prompt_overflow,
 )
 from sft_dist.evaluation.request import Problem, Sampling
@@ -70,8 +68,10 @@ class VllmGenerator:
         if self._llm is None:
             raise EvaluationError("expected weights to be loaded before generating")
         limit = self._make_room(problems, sampling)
-        done = {p.id: prompt_overflow(p) for p in problems if len(p.prompt_token_ids) >= limit}
-        waiting = [problem for problem in problems if problem.id not in done]
+        wanted = draws(problems, sampling)
+        long = [draw for draw in wanted if len(draw.problem.prompt_token_ids) >= limit]
+        done = {draw.key: prompt_overflow(draw) for draw in long}
+        waiting = [draw for draw in wanted if draw.key not in done]
         self._entropies.clear()
         try:
             outputs = self._run(waiting, sampling, limit, on_progress)
@@ -79,15 +79,16 @@ class VllmGenerator:
             self.close()  # what is under way would turn up in the next evaluation
             raise
         entropies = self._entropies.means([len(output.token_ids) for output in outputs])
-        for problem, output, entropy in zip(waiting, outputs, entropies, strict=True):
-            done[problem.id] = Completion(
-                id=problem.id,
+        for draw, output, entropy in zip(waiting, outputs, entropies, strict=True):
+            done[draw.key] = Completion(
+                id=draw.problem.id,
                 response=response_text(self._tokenizer, output.token_ids, sampling),
                 num_tokens=len(output.token_ids),
                 finish_reason=str(output.finish_reason),
                 mean_token_entropy=entropy,
+                sample=draw.sample,
             )
-        return [done[problem.id] for problem in problems]
+        return [done[draw.key] for draw in wanted]
 
     def close(self) -> None:
         """End the engine and free the device."""
@@ -158,13 +159,13 @@ class VllmGenerator:
             )
 
     def _run(
-        self, problems: Sequence[Problem], sampling: Sampling, limit: int, on_progress: Progress
+        self, waiting: Sequence[Draw], sampling: Sampling, limit: int, on_progress: Progress
     ) -> list[Any]:
-        """Step the engine until all is decoded; the outputs keep the order of the problems."""
+        """Step the engine until all is decoded; the outputs keep the order of `waiting`."""
         engine = self._llm.llm_engine
         self._llm.enqueue(
-            [{"prompt_token_ids": problem.prompt_token_ids} for problem in problems],
-            [_sampling_params(row, p, sampling, limit) for row, p in enumerate(problems)],
+            [{"prompt_token_ids": draw.problem.prompt_token_ids} for draw in waiting],
+            [_sampling_params(row, draw, sampling, limit) for row, draw in enumerate(waiting)],
             use_tqdm=False,
         )
         finished: list[Any] = []
@@ -175,15 +176,15 @@ class VllmGenerator:
         return [output.outputs[0] for output in finished]
 
 
-def _sampling_params(row: int, problem: Problem, sampling: Sampling, limit: int) -> Any:
+def _sampling_params(row: int, draw: Draw, sampling: Sampling, limit: int) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
         temperature=sampling.temperature,
-        max_tokens=min(sampling.max_new_tokens, limit - len(problem.prompt_token_ids)),
+        max_tokens=min(sampling.max_new_tokens, limit - len(draw.problem.prompt_token_ids)),
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=True,  # stop where the request says, nowhere else
-        seed=problem_seed(sampling, problem.id) if sampling.temperature > 0 else None,
+        seed=draw_seed(sampling, draw) if sampling.temperature > 0 else None,
         detokenize=False,
         extra_args={_ROW_KEY: row},
     )

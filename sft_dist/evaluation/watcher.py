@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_dist.errors import SftDistError
-from sft_dist.evaluation.queue import EvaluationQueue, QueuedRequest
+from sft_dist.evaluation.queue import (
+    FAILURE_FILE,
+    REPORTED_FILE,
+    EvaluationQueue,
+    QueuedRequest,
+)
 from sft_dist.evaluation.request import (
     EvaluationRequest,
     Problem,
@@ -18,12 +23,13 @@ from sft_dist.evaluation.request import (
     problems_text,
 )
 from sft_dist.evaluation.scoring import EvaluationResult, GradeMany, score, stored_result
-from sft_dist.evaluation.worker_process import WorkerProcess
+from sft_dist.evaluation.worker_group import Worker
 from sft_dist.fingerprint import weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
-REPORTED_FILE = "reported"
+BY_TRAINER, BY_SERVER = "trainer\n", "server\n"
+"""The content of the file that says that a request is reported: who did."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,15 @@ class Watcher:
         grade_many: GradeMany,
         deliver: Callable[[EvaluationResult], None],
         training_prompt: str | None = None,
-        on_done: Callable[[EvaluationRequest], None] | None = None,
+        on_done: Callable[[str], None] | None = None,
+        is_trainer: bool = True,
     ) -> None:
         """`deliver` gets every result, one for each request."""
+        self._is_trainer = is_trainer
+        self._settled: set[Path] = set()
         self.queue = EvaluationQueue(run_dir)
         self.open: dict[Path, QueuedRequest] = {}
-        self.worker: WorkerProcess | None = None  # the one to tend
+        self.worker: Worker | None = None  # the one to tend
         self._run_dir = run_dir
         self._grade_many = grade_many
         self._deliver = deliver
@@ -85,30 +94,49 @@ class Watcher:
         self._on_done = on_done
 
     def recover(self) -> None:
-        """Take up what an earlier attempt of the run left: open, ungraded or not yet logged."""
+        """Take up what an earlier attempt of the run left: open, ungraded, failed, not logged."""
         for queued in self.queue.requests():
-            if queued.failure() is None and not (queued.directory / REPORTED_FILE).exists():
-                self._take(queued)
+            if not self._is_reported(queued):
+                self.open[queued.directory] = queued
 
-    def submit(self, submission: Submission) -> None:
-        """Write the request, or deliver why that is impossible."""
+    def all_settled(self) -> bool:
+        """Whether every request of the run is reported, its result or its failure."""
+        for queued in self.queue.requests(skip=self._settled.__contains__):
+            if not (queued.directory / REPORTED_FILE).exists():
+                return False
+            if queued.is_published:  # one that was given up may be opened again
+                self._settled.add(queued.directory)
+        return True
+
+    def submit(self, submissions: Sequence[Submission]) -> None:
+        """Write the requests, or deliver why that is impossible."""
+        fingerprints: dict[str, str] = {}
+        written = [self._write(submission, fingerprints) for submission in submissions]
+        self.open |= {queued.directory: queued for queued in written if queued is not None}
+        for submission, queued in zip(submissions, written, strict=True):
+            if queued is None:
+                self._tell_done(submission.model_dir)
+
+    def _write(self, submission: Submission, fingerprints: dict[str, str]) -> QueuedRequest | None:
+        """Write one request; `fingerprints` are those known by model directory."""
         problems = problems_text(submission.problems)
+        directory = submission.model_dir
         try:
-            known = submission.weights_fingerprint
-            fingerprint = known or weights_fingerprint(submission.model_dir)
-            request = submission.request(fingerprint, problems)
-            queued = self.queue.submit(request, problems)
+            known = submission.weights_fingerprint or fingerprints.get(directory)
+            fingerprints[directory] = known or weights_fingerprint(directory)
+            request = submission.request(fingerprints[directory], problems)
+            return self.queue.submit(request, problems)
         except (SftDistError, OSError) as error:
             request = submission.request(submission.weights_fingerprint or "", problems)
             self._deliver(EvaluationResult(request.step, request, error=str(error)))
-            self._tell_done(request)
-            return
-        self._take(queued)
+            return None
 
-    def tick(self) -> None:
-        """Look once at everything that is open."""
+    def tick(self, *, may_grade: bool = True) -> None:
+        """Tend the worker and, with `may_grade`, look once at everything that is open."""
         if self.worker is not None:
             self.worker.tend()
+        if not may_grade:
+            return
         for queued in sorted(self.open.values(), key=lambda item: item.request.step):
             result = self._look(queued)
             if result is not None:
@@ -122,33 +150,43 @@ class Watcher:
             return None
         first = min(self.open.values(), key=lambda item: item.request.step)
         request = first.request
-        return Progress(len(self.open), request.step, first.progress(), request.num_problems)
+        return Progress(len(self.open), request.step, first.progress(), request.num_completions)
 
     def mark_reported(self, result: EvaluationResult) -> None:
-        """Remember that the result is in the records, so that no restart delivers it again."""
-        if result.error is None and result.request is not None:
-            (result.request.directory(self._run_dir) / REPORTED_FILE).touch()
+        """Remember that the result is in the records, so that no restart delivers it again.
 
-    def _take(self, queued: QueuedRequest) -> None:
-        stored = stored_result(queued, self._run_dir) if queued.is_graded else None
-        if stored is None:
-            self.open[queued.directory] = queued
-        else:
-            self._deliver(stored)
-            self._settle(queued)
+        An error that says nothing against the request (the worker was given up) leaves it open.
+        """
+        if result.request is None:
+            return
+        directory = result.request.directory(self._run_dir)
+        if result.error is None or (directory / FAILURE_FILE).exists():
+            (directory / REPORTED_FILE).write_text(BY_TRAINER if self._is_trainer else BY_SERVER)
+
+    def _is_reported(self, queued: QueuedRequest) -> bool:
+        """A trainer reports once more what a server did: the record has it, wandb has not."""
+        path = queued.directory / REPORTED_FILE
+        if not path.exists():
+            return False
+        return not self._is_trainer or path.read_text() != BY_SERVER
 
     def _look(self, queued: QueuedRequest) -> EvaluationResult | None:
         """The result of one request, or its end in failure; None while it is under way."""
         if queued.is_published:
             if self.worker is not None:
                 self.worker.note_progress()
-            return self._score(queued)
+            return self._stored(queued) or self._score(queued)
         reason = queued.failure()
         if reason is None and self.worker is not None:
             reason = self.worker.failure
         if reason is None:
             return None
         return EvaluationResult(queued.request.step, queued.request, error=reason)
+
+    def _stored(self, queued: QueuedRequest) -> EvaluationResult | None:
+        if not queued.is_graded:
+            return None
+        return stored_result(queued, self._run_dir, training_prompt=self._training_prompt)
 
     def _score(self, queued: QueuedRequest) -> EvaluationResult:
         try:
@@ -161,14 +199,14 @@ class Watcher:
     def _settle(self, queued: QueuedRequest) -> None:
         """A request left the list; if it is still open on disk, a later start needs its weights."""
         if not queued.is_open:
-            self._tell_done(queued.request)
+            self._tell_done(queued.request.model_dir)
 
-    def _tell_done(self, request: EvaluationRequest) -> None:
+    def _tell_done(self, model_dir: str) -> None:
         """Tell the owner of the weights, unless another request needs them."""
         needed = {other.request.model_dir for other in self.open.values()}
-        if self._on_done is None or request.model_dir in needed:
+        if self._on_done is None or model_dir in needed:
             return
         try:
-            self._on_done(request)
+            self._on_done(model_dir)
         except OSError as error:
-            logger.warning("cleaning up after step %d: %s", request.step, error)
+            logger.warning("cleaning up %s: %s", model_dir, error)

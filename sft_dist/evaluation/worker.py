@@ -45,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     generator = build_generator(arguments)
     worker = EvaluationWorker(
-        claimer, generator, stop=stop, leave=leave, on_stall=_die, stall_seconds=STALL_SECONDS
+        claimer,
+        generator,
+        stop=stop,
+        leave=leave,
+        on_stall=_die,
+        stall_seconds=STALL_SECONDS,
+        warm_model=arguments.warm_model,
     )
     _stop_on_signals(stop)
     ending = leave if arguments.finish_open else stop

@@ -89,9 +89,11 @@ class WorkerProcess:
         command: Sequence[str] = (sys.executable, "-m", WORKER_MODULE),
         max_deaths: int = 4,
         first_pause_seconds: float = 2.0,
+        log_file: str = LOG_FILE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_death` gets the id of a worker that is certainly dead, and why."""
+        self._log_path = run_dir / log_file
         self._run_dir = run_dir
         self._options = options
         self._on_death = on_death
@@ -146,7 +148,7 @@ class WorkerProcess:
             logger.info("evaluation worker started, pid %d", self._process.pid)
 
     def _launch(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        path = self._run_dir / LOG_FILE
+        path = self._log_path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as log:
             return subprocess.Popen(
@@ -163,19 +165,19 @@ class WorkerProcess:
         assert process is not None
         _kill_group(process)
         reason = f"the evaluation worker ended with {_exit_text(code)}: {self._last_words()}"
-        logger.warning("%s (log: %s)", reason, self._run_dir / LOG_FILE)
+        logger.warning("%s (log: %s)", reason, self._log_path)
         self._on_death(self._worker_id, reason)
         self._plan_next(reason)
 
     def _plan_next(self, reason: str) -> None:
         self._deaths += 1
         if self._deaths >= self._max_deaths:
-            self.failure = f"{reason}; {self._deaths} times, see {self._run_dir / LOG_FILE}"
+            self.failure = f"{reason}; {self._deaths} times, see {self._log_path}"
         self._start_at = self._clock() + self._first_pause * 2 ** (self._deaths - 1)
 
     def _last_words(self) -> str:
         """The last line of the log: of a Python error, its message."""
-        with (self._run_dir / LOG_FILE).open("rb") as log:
+        with self._log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
             lines = log.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

@@ -8,6 +8,16 @@ def world_size_from_environment() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size_from_environment() -> int:
+    """Number of ranks on this node; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def on_first_node() -> bool:
+    """Whether this process is on the node of rank 0; true without torchrun."""
+    return os.environ.get("GROUP_RANK", "0") == "0"
+
+
 def rank_from_environment() -> int:
     """This process's rank; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 import yaml
 
 from sft_dist.config import TrainConfig
+from sft_dist.durable import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def lock_run_dir(run_dir: Path) -> str | None:
     run_dir.mkdir(parents=True, exist_ok=True)
     file = (run_dir / ".lock").open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -52,6 +53,15 @@ def lock_run_dir(run_dir: Path) -> str | None:
     file.flush()
     _held.append(file)
     return None
+
+
+def _lock(file: IO[str]) -> None:
+    """Take the lock, or raise OSError; `sft-status` holds it for a moment when it looks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.2)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_run_files(
@@ -71,7 +81,7 @@ def write_run_files(
         "resume_from_checkpoint": None,
         "global_batch_size": global_batch_size,
     }
-    write_text(path, yaml.safe_dump(stored, sort_keys=False))
+    write_atomically(path, yaml.safe_dump(stored, sort_keys=False))
     for name, value in stored.items():
         if name in before and before[name] != value:
             logger.info("changed since the last attempt: --%s %s -> %s", name, before[name], value)
@@ -85,20 +95,13 @@ def write_run_files(
         "git_commit": _git_commit(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    write_text(run_dir / "environment.json", json.dumps(environment, indent=2))
+    write_atomically(run_dir / "environment.json", json.dumps(environment, indent=2))
 
 
 def write_status(run_dir: Path, state: State, reason: str, **more: Any) -> None:
     """`status.json`, from which launchers decide; torchrun hides exit codes."""
     status = {"state": state, "reason": reason, "time": time.time(), **more}
-    write_text(run_dir / "status.json", json.dumps(status, indent=2))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader sees the old text or the new."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_atomically(run_dir / "status.json", json.dumps(status, indent=2))
 
 
 def _version(package: str) -> str | None:

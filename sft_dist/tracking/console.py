@@ -79,10 +79,20 @@ def step_line(row: Mapping[str, Any], total_steps: int, seconds_left: float) -> 
 
 
 def evaluation_line(row: Mapping[str, Any]) -> str:
-    """One line an evaluation, with the standard error of the accuracy."""
-    return (
-        f"evaluation of step {row['eval/step']}: accuracy {row['eval/accuracy']:.1%} "
-        f"± {row['eval/accuracy_stderr']:.1%} of {row['eval/num_problems']}, "
-        f"format {row['eval/avg_format_reward']:.1%}, "
-        f"{row['eval/avg_response_length']:.0f} tokens"
+    """One line an evaluation, with the interval of the accuracy and what changed since step 0."""
+    prefix = next(name for name in row if name.endswith("/accuracy")).removesuffix("accuracy")
+    named = prefix.removeprefix("eval/")  # of the training prompt: nothing
+    values = {name.removeprefix(prefix): value for name, value in row.items()}
+    line = (
+        f"evaluation of step {row['eval/step']}{f' ({named[:-1]})' if named else ''}: "
+        f"accuracy {values['accuracy']:.1%} "
+        f"({values['accuracy_low']:.1%} to {values['accuracy_high']:.1%}) "
+        f"of {values['num_problems']}, format {values['avg_format_reward']:.1%}, "
+        f"{values['avg_response_length']:.0f} tokens"
     )
+    if row["eval/step"] and "vs_base_delta" in values:
+        line += (
+            f"; since step 0 {values['vs_base_gained']} gained, {values['vs_base_lost']} lost, "
+            f"p = {values['vs_base_p_value']:.2g}"
+        )
+    return line

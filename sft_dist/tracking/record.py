@@ -20,6 +20,9 @@ class MetricsRecord:
 
     def __init__(self, run_dir: Path, attempt: int) -> None:
         self._attempt = attempt
+        self._evaluations = {
+            _without_stamp(row) for row in read_rows(run_dir) if "eval/step" in row
+        }
         path = run_dir / FILE_NAME
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = path.open("a")
@@ -29,12 +32,19 @@ class MetricsRecord:
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row, with `time` (Unix, s) and `attempt` added.
 
+        An evaluation that is there already, in the same words, is not written again: after a kill
+        between writing and taking note of it, it is reported once more.
+
         Args:
             row: `step` or `eval/step`, and metrics by declared name.
         """
         for name in row:
             if name != "step" and not is_declared(name):
                 raise KeyError(f"{name} is not declared in tracking/metrics.py")
+        if "eval/step" in row:
+            if _without_stamp(row) in self._evaluations:
+                return
+            self._evaluations.add(_without_stamp(row))
         line = {"time": round(time.time(), 3), "attempt": self._attempt, **row}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
@@ -42,6 +52,12 @@ class MetricsRecord:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _without_stamp(row: Mapping[str, Any]) -> str:
+    return json.dumps(
+        {k: v for k, v in row.items() if k not in ("time", "attempt")}, sort_keys=True
+    )
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
@@ -57,6 +73,14 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def last_by(rows: list[dict[str, Any]], axis: str) -> dict[int, dict[str, Any]]:
-    """The last row of each value of `axis` (`step` or `eval/step`), in ascending order."""
-    found = {row[axis]: row for row in rows if axis in row}
+    """The last row of each value of `axis` (`step` or `eval/step`), in ascending order.
+
+    An evaluation has a row for each prompt, and each names its metrics after its prompt: the last
+    ones of a step are put together.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if axis in row:
+            before = found.get(row[axis], {}) if axis == "eval/step" else {}
+            found[row[axis]] = {**before, **row}
     return dict(sorted(found.items()))

@@ -1,4 +1,4 @@
-"""Tokens per second and model FLOP utilisation."""
+"""Tokens per second, what of the computation was of use, and model FLOP utilisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,31 @@ PEAK_FLOPS = {
     "A10": 125e12,
     "B200": 2250e12,
 }
+
+
+def performance_row(
+    lengths: Sequence[int],
+    computed_tokens: Sequence[Sequence[int]],
+    *,
+    seconds: float,
+    data_wait_seconds: float,
+) -> dict[str, float]:
+    """The `perf/` metrics of a step that any device has.
+
+    Args:
+        lengths: tokens of each example of the global batch.
+        computed_tokens: by rank and micro-batch, padding and stand-ins with them.
+        seconds: wall time of the step.
+        data_wait_seconds: the part of it that the step waited for its batch.
+    """
+    tokens, loads = sum(lengths), [sum(rank) for rank in computed_tokens]
+    return {
+        "perf/step_seconds": seconds,
+        "perf/data_wait_seconds": data_wait_seconds,
+        "perf/tokens_per_second": tokens / seconds,
+        "perf/useful_token_share": tokens / sum(loads),
+        "perf/rank_imbalance": max(loads) * len(loads) / sum(loads),
+    }
 
 
 def peak_flops(device_name: str) -> float | None:

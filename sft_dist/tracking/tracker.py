@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sft_dist.config import TrainConfig
 from sft_dist.tracking.console import Progress, evaluation_line, step_line
 from sft_dist.tracking.record import MetricsRecord
+from sft_dist.tracking.startup import StartupTimes
 from sft_dist.tracking.wandb_view import WandbView
 
 logger = logging.getLogger(__name__)
@@ -52,22 +53,29 @@ class RunTracker:
         attempt: int,
         step: int,
         total_steps: int,
+        startup: StartupTimes,
     ) -> None:
         self._record = MetricsRecord(run_dir, attempt)
         self._wandb = WandbView(config, run_dir, run_id)
         self._progress = Progress(total_steps=total_steps, step=step, show=True)
         self._log_steps = config.tracking.log_steps
         self._total_steps = total_steps
+        self._startup = startup
         self._began: tuple[float, int] | None = None
         if self._wandb.url:
             logger.info("wandb: %s", self._wandb.url)
 
     def log_step(self, row: Mapping[str, Any]) -> None:
-        """A training step; rows between `--log_steps` only move the progress bar."""
+        """A training step; rows between `--log_steps` only move the progress bar.
+
+        The first step after a start is always logged, with what the start cost.
+        """
         self._progress.advance(row)
         if self._began is None:
             self._began = (time.monotonic(), row["step"])
-        if row["step"] % self._log_steps and row["step"] != self._total_steps:
+            self._startup.done("first_step")
+            row = {**row, **self._startup.row()}
+        elif row["step"] % self._log_steps and row["step"] != self._total_steps:
             return
         self._record.write(row)
         self._wandb.log({k: v for k, v in row.items() if k != "step"})

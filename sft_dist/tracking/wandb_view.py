@@ -14,7 +14,12 @@ from sft_dist.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-AXES = {"train": "train/step", "perf": "train/step", "eval": "eval/step"}
+AXES = {
+    "train": "train/step",
+    "perf": "train/step",
+    "startup": "train/step",
+    "eval": "eval/step",
+}
 SAMPLES = "eval/sample_generations"
 
 
@@ -23,6 +28,7 @@ class WandbView:
 
     def __init__(self, config: TrainConfig, run_dir: Path, run_id: str) -> None:
         self._failed = False
+        self._samples: Any = None  # the table, from the first samples on
         self._run: Any = None
         self._run = self._guarded(lambda: _start(config, run_dir, run_id))
 
@@ -36,13 +42,20 @@ class WandbView:
         self._guarded(lambda: self._run.log(dict(row)))
 
     def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log sample generations of `step` as a table."""
+        """Add sample generations of `step` to the run's one table; only the new rows are sent."""
         if rows:
-            self._guarded(lambda: self._run.log({"eval/step": step, SAMPLES: _table(step, rows)}))
+            self._guarded(lambda: self._add_samples(step, rows))
 
     def close(self, *, failed: bool = False) -> None:
         """Finish the run."""
         self._guarded(lambda: self._run.finish(exit_code=int(failed)))
+
+    def _add_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self._samples is None:
+            self._samples = _new_table(["eval/step", *rows[0]])
+        for row in rows:
+            self._samples.add_data(step, *(row.get(name) for name in self._samples.columns[1:]))
+        self._run.log({"eval/step": step, SAMPLES: self._samples})
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         if self._failed:
@@ -78,6 +91,7 @@ def _start(config: TrainConfig, run_dir: Path, run_id: str) -> Any:
     arguments: dict[str, Any] = {
         "project": config.tracking.wandb_project,
         "name": config.tracking.wandb_run_name or run_dir.name,
+        "group": config.tracking.wandb_group,
         "dir": str(run_dir),
         "id": run_id,
         "resume": "allow",
@@ -98,8 +112,9 @@ def _start(config: TrainConfig, run_dir: Path, run_id: str) -> Any:
     return run
 
 
-def _table(step: int, rows: Sequence[Mapping[str, Any]]) -> Any:
+def _new_table(columns: Sequence[str]) -> Any:
+    """A table that grows: each logging writes what was added since the last one."""
     import wandb
 
-    columns = ["eval/step", *rows[0]]
-    return wandb.Table(columns=columns, data=[[step, *row.values()] for row in rows])
+    # Mixed types, as a problem may have no gold answer and an answer may be a number in text.
+    return wandb.Table(columns=list(columns), log_mode="INCREMENTAL", allow_mixed_types=True)

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from sft_dist.data import tokenization
 from sft_dist.data.prompts import build_prompt, build_target
 from sft_dist.data.tokenization import TokenizedExample, token_ids, tokenize_examples
 from sft_dist.errors import DataError
@@ -14,11 +15,9 @@ STOP = 1
 
 @pytest.fixture
 def tokenize(tokenizer):
-    def call(examples, *, max_seq_length=1000, overlength="truncate", prompt="default"):
-        return tokenize_examples(
-            examples, tokenizer, prompt=prompt, stop_token_id=STOP,
-            max_seq_length=max_seq_length, overlength=overlength,
-        )  # fmt: skip
+    def call(examples, *, using=tokenizer, **settings):
+        defaults = {"prompt": "default", "max_seq_length": 1000, "overlength": "truncate"}
+        return tokenize_examples(examples, using, stop_token_id=STOP, **{**defaults, **settings})
 
     return call
 
@@ -139,6 +138,67 @@ def test_nothing_is_said_when_nothing_is_too_long(tokenize, two, caplog):
 
 def test_no_texts_have_no_tokens(tokenizer):
     assert token_ids(tokenizer, []) == []
+
+
+class Unused:
+    """A tokenizer that has a serialised form and may not be called."""
+
+    def __init__(self, tokenizer):
+        self.backend_tokenizer = tokenizer.backend_tokenizer
+
+
+def test_cached_tokens_are_the_same_and_need_no_tokenizer(tokenize, tokenizer, two, tmp_path):
+    first = tokenize(two, cache_dir=tmp_path)
+    again = tokenize(two, cache_dir=tmp_path, using=Unused(tokenizer))
+    for fresh, one, other in zip(tokenize(two), first, again, strict=True):
+        assert fresh.id == one.id == other.id
+        assert fresh.prompt_length == one.prompt_length == other.prompt_length
+        assert fresh.input_ids.tolist() == one.input_ids.tolist() == other.input_ids.tolist()
+        assert other.input_ids.dtype == np.int64
+
+
+def test_another_limit_or_overlength_uses_the_same_cached_tokens(
+    tokenize, tokenizer, two, tmp_path
+):
+    tokenize(two, cache_dir=tmp_path)
+    unused = Unused(tokenizer)
+    cut = tokenize(two, cache_dir=tmp_path, max_seq_length=60, using=unused)
+    assert [len(e) for e in cut] == [58, 60]
+    settings = {"max_seq_length": 60, "overlength": "drop"}
+    assert len(tokenize(two, cache_dir=tmp_path, using=unused, **settings)) == 1
+
+
+def test_a_changed_example_is_not_taken_from_the_cache(tokenize, two, math_example, tmp_path):
+    tokenize(two, cache_dir=tmp_path)
+    changed = [two[0], math_example(2, solution="t" * 111)]
+    cached = tokenize(changed, cache_dir=tmp_path)
+    assert [e.input_ids.tolist() for e in cached] == [
+        e.input_ids.tolist() for e in tokenize(changed)
+    ]
+
+
+def test_a_tokenizer_written_in_python_is_not_cached(tokenize, two, tmp_path):
+    class Slow:
+        def __call__(self, texts, add_special_tokens):
+            return {"input_ids": [[len(text)] for text in texts]}
+
+    assert len(tokenize(two, cache_dir=tmp_path, using=Slow())) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_tokenising_in_chunks_gives_the_same(tokenize, math_example, monkeypatch):
+    sources = [math_example(i, solution="s" * i) for i in range(7)]
+    whole = [(e.id, e.prompt_length, e.input_ids.tolist()) for e in tokenize(sources)]
+    for chunk in (1, 3, 7):
+        monkeypatch.setattr(tokenization, "CHUNK", chunk)
+        assert [(e.id, e.prompt_length, e.input_ids.tolist()) for e in tokenize(sources)] == whole
+
+
+def test_a_bar_is_drawn_where_it_is_asked_for(tokenize, two, capfd):
+    tokenize(two)
+    assert capfd.readouterr().err == ""
+    tokenize(two, show_progress=True)
+    assert "tokenising: 100%" in capfd.readouterr().err
 
 
 def test_an_example_has_a_loss_on_everything_but_its_prompt():

@@ -11,4 +11,8 @@ def inputs(tmp_path_factory):
     write_model(directory / "model", 0)
     train, test = make_problems(0, num_train=90, num_test=12)
     write_math_directory(directory / "data", train, test=test)
-    return {"model_path": directory / "model", "data_path": directory / "data"}
+    return {
+        "model_path": directory / "model",
+        "data_path": directory / "data",
+        "cache_dir": directory / "cache",  # not that of the user: it may hold what older code made
+    }

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.end_to_end.runs import environment, flags, run
+from sft_dist.tracking.record import last_by, read_rows
+from tests.end_to_end.runs import PLAIN, environment, flags, run
 
 pytestmark = pytest.mark.slow
 EVALUATE = [sys.executable, "-m", "sft_dist.evaluate"]
@@ -57,6 +58,36 @@ def test_the_summary_says_what_was_scored_and_how(by_transformers):
         "by_subject",
         "by_level",
     } <= set(summary)
+
+
+def test_a_run_is_served_from_outside_by_several_prompts(inputs, tmp_path):
+    """The server is there before the run, as when both jobs are submitted together."""
+    run_dir = tmp_path / "run"
+    serve = [*EVALUATE, "--serve", str(run_dir)]
+    server = subprocess.Popen(serve, env=environment(), stderr=subprocess.PIPE, text=True)
+    settings = {"engine": "torch", "eval_backend": "hf", "eval_placement": "external"}
+    short = {"max_steps": 2, "warmup_steps": 0, "global_batch_size": 8, "max_seq_length": 128}
+    run(
+        PLAIN, **inputs, **settings, **short, **SETTINGS, eval_steps=2, output_dir=run_dir,
+        eval_prompts="question_only",
+    )  # fmt: skip
+    _, told = server.communicate(timeout=120)
+    assert server.returncode == 0, told
+    assert "left: the run has ended and nothing is open" in told
+    assert not (run_dir / "logs" / "evaluation_worker.log").exists()  # the trainer started none
+    rows = [row for row in read_rows(run_dir) if "eval/step" in row]
+    assert len(rows) == 4
+    scored = last_by(rows, "eval/step")
+    assert list(scored) == [0, 2]
+    for row in scored.values():
+        assert row["eval/prompt"] == "default"
+        assert row["eval/question_only/prompt"] == "question_only"
+        assert row["eval/weights_fingerprint"] == row["eval/question_only/weights_fingerprint"]
+        assert row["eval/num_problems"] == row["eval/question_only/num_problems"] == 8
+    assert "eval/vs_base_p_value" in scored[2]
+    assert {path.name for path in run_dir.glob("evaluations/step-*/*/samples.*")} == {
+        "samples.md", "samples.parquet",
+    }  # fmt: skip
 
 
 def test_faults_are_told_together_and_nothing_is_started(tmp_path):

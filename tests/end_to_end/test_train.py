@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sft_dist.checkpoint import damage, list_checkpoints
+from sft_dist.tracking.record import last_by, read_rows
 from tests.end_to_end.runs import (
     PLAIN,
     SFT_TRAIN,
@@ -103,6 +104,23 @@ def test_checkpoints_are_whole_and_load_as_hugging_face_models(sharded):
         == AutoTokenizer.from_pretrained(found[-1]).eos_token_id
     )
     assert not list(sharded.glob(".exports/*"))  # step 5 was evaluated and not saved
+
+
+def test_the_record_says_what_the_start_and_each_step_cost(sharded):
+    first, *others = last_by(read_rows(sharded), "step").values()
+    parts = ["imports", "data", "ranks", "observers", "engine", "first_step"]
+    assert min(first[f"startup/{part}_seconds"] for part in parts) > 0
+    assert first["startup/first_step_seconds"] >= first["perf/step_seconds"]
+    assert not any(name.startswith("startup/") for row in others for name in row)
+    for row in (first, *others):
+        assert row["perf/useful_token_share"] == 1.0
+        assert 1.0 <= row["perf/rank_imbalance"] < 1.2
+        assert 0 < row["perf/data_wait_seconds"] < row["perf/step_seconds"]
+        assert row["perf/memory_gib"] > 0.1
+
+
+def test_the_ranks_of_all_runs_share_one_file_of_tokens(inputs, sharded, plain):
+    assert len(list((inputs["cache_dir"] / "tokens").glob("*.safetensors"))) == 1
 
 
 def test_wandb_has_a_run_with_the_same_rows(sharded):

@@ -12,14 +12,18 @@ import torch
 
 from sft_dist.data.batching import split_global_batch
 from sft_dist.data.packing import micro_batches
+from sft_dist.engines.fsdp_engine import FsdpEngine
 from sft_dist.errors import NonFiniteError
 from sft_dist.runtime.distributed import distributed
 from tests.engines.curve_worker import build
 from tests.tiny import tiny_examples
 
 RECIPES = {
-    "torch float32": {"engine": "torch"},
-    "torch bfloat16": {"engine": "torch", "dtype": "bfloat16"},
+    **{
+        f"{engine} {dtype}": {"engine": engine, "dtype": dtype}
+        for engine in ("torch", "fsdp")
+        for dtype in ("float32", "bfloat16")
+    },
     **{
         f"zero{stage} {dtype}": {"engine": "deepspeed", "stage": stage, "dtype": dtype}
         for stage in range(4)
@@ -49,9 +53,19 @@ def bad_loss(engine, batches, rank):
     return {"message": None, "unchanged": unchanged(engine, before)}
 
 
+def embedding(engine):
+    """The tensor whose gradient autograd computes; FSDP's parameters are shards of it."""
+    if not isinstance(engine, FsdpEngine):
+        return next(iter(engine.parameters.values()))
+    engine.module.unshard()
+    whole = engine.module.causal_lm.get_input_embeddings().weight
+    engine.module.reshard()
+    return whole
+
+
 def bad_gradient(engine, batches, rank):
     """The loss is finite, rank 1's gradient of one parameter is not."""
-    parameter = next(iter(engine.parameters.values()))
+    parameter = embedding(engine)  # on both ranks: FSDP gathers it
     if rank == 1:
         parameter.register_hook(lambda gradient: gradient * float("inf"))
     before = masters(engine)

@@ -15,6 +15,7 @@ from sft_dist.evaluation import generator
 from sft_dist.evaluation.client import EvaluationClient
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.request import Sampling
+from sft_dist.evaluation.watcher import Submission
 from sft_dist.evaluation.worker_process import WorkerOptions, WorkerProcess
 from tests.evaluation.models import problems, save_weights
 
@@ -29,6 +30,7 @@ class Bench:
         self.models = tmp_path
         self.queue = EvaluationQueue(self.run_dir)
         self.done = []
+        self.steps = {}
         self.clients = []
 
     def client(
@@ -48,7 +50,7 @@ class Bench:
             options=WorkerOptions(backend="hf"),
             grading_workers=1,
             watch_seconds=0.05,
-            on_done=lambda request: self.done.append(request.step),
+            on_done=lambda model_dir: self.done.append(self.steps[model_dir]),
             **options,
         )
         client.start(worker=start)
@@ -67,7 +69,9 @@ class Bench:
             "form": "boxed",
             "sampling": Sampling(max_new_tokens=8),
         }
-        client.submit(**(parts | changes))
+        parts |= changes
+        self.steps[str(parts["model_dir"])] = step
+        client.submit(**parts)
 
     def only(self, step):
         (queued,) = [q for q in self.queue.requests() if q.request.step == step]
@@ -103,12 +107,18 @@ def test_results_arrive_with_metrics_samples_and_files(bench):
     assert first.metrics["eval/accuracy"] == 1.0
     assert first.metrics["eval/num_problems"] == 3
     assert second.samples[0]["response"] == "m1 says \\boxed{1}"
-    assert second.summary["by_level"] == {"1": {"num_problems": 3, "accuracy": 1.0, "stderr": 0.0}}
+    assert second.summary["by_level"]["1"]["accuracy"] == 1.0
+    assert second.row["eval/step"] == 500
+    assert second.row["eval/prompt"] == "default"
+    assert second.row["eval/decoding"] == "greedy, 8 tokens"
+    assert second.row["eval/weights_fingerprint"] == second.request.weights_fingerprint
+    assert second.metrics["eval/vs_base_gained"] == 0
+    assert second.summary["comparisons"]["base"]["step"] == 0
     directory = bench.only(500).directory
     grades = [json.loads(line) for line in (directory / "grades.jsonl").open()]
     assert [grade["verdict"] for grade in grades] == ["correct"] * 3
     assert json.loads((directory / "summary.json").read_text()) == second.summary
-    assert bench.done == [0, 500]
+    assert sorted(bench.done) == [0, 500]
     assert client.pending == 0
 
 
@@ -147,6 +157,48 @@ def test_another_prompt_has_names_of_its_own(bench):
     assert not set(results["default"]) & set(results["r1_zero"])
 
 
+def test_several_prompts_of_one_step_share_the_loaded_weights(bench):
+    client = bench.client(training_prompt="default")
+    for step, name in ((0, "m0"), (500, "m1")):
+        model_dir = str(save_weights(bench.models / name, float(step + 1)))
+        bench.steps[model_dir] = step
+        client.submit_all(
+            Submission(step, model_dir, problems(3), prompt, form, Sampling(max_new_tokens=8))
+            for prompt, form in (("r1_zero", "r1_zero"), ("default", "boxed"))
+        )
+    results = drained(client)
+    assert [result.step for result in results] == [0, 0, 500, 500]
+    loaded = [result.summary["generation"].get("loaded") for result in results]
+    assert sorted(how or "anew" for how in loaded[:2]) == ["anew", "kept"]
+    assert sorted(how or "anew" for how in loaded[2:]) == ["anew", "kept"]
+    assert {sample["response"] for result in results[2:] for sample in result.samples} == {
+        "m1 says \\boxed{1}"
+    }
+    assert sorted(bench.done) == [0, 500]
+
+
+def test_weights_stay_while_a_prompt_of_theirs_is_open_although_another_is_graded(bench):
+    """After a restart the graded one is found first; the other one still reads the weights."""
+    first = bench.client()
+    bench.submit(first, 7, "m")
+    drained(first)
+    bench.submit(first, 7, "m", prompt_name="r1_zero", form="r1_zero")
+    drained(first)
+    first.close()
+    for queued in bench.queue.requests():
+        (queued.directory / "reported").unlink(missing_ok=True)
+        if queued.request.prompt_name == "r1_zero":
+            (queued.directory / "summary.json").unlink()
+            (queued.directory / "completions.jsonl").unlink()
+    bench.done.clear()
+    again = bench.client(start=False)
+    wait_for(lambda: not again._results.empty())
+    assert bench.done == []
+    again.start_worker()
+    drained(again)
+    assert bench.done == [7]
+
+
 def test_weights_may_go_only_when_no_other_request_needs_them(bench):
     client = bench.client()
     bench.submit(client, 7, "m")
@@ -162,7 +214,7 @@ def test_a_model_directory_that_does_not_exist_is_an_error_of_that_result_alone(
     missing, fine = drained(client)
     assert "expected a model directory" in missing.error
     assert fine.error is None
-    assert bench.done == [0, 500]
+    assert sorted(bench.done) == [0, 500]
 
 
 def test_a_worker_killed_at_work_is_restarted_and_nothing_is_lost_or_doubled(bench):

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from sft_dist.evaluation.decoding import problem_seed, response_text, row_entropies
+from sft_dist.evaluation.decoding import draw_seed, response_text, row_entropies
+from sft_dist.evaluation.generator import Draw
 from sft_dist.evaluation.request import Sampling
-from tests.evaluation.models import CHARACTERS, EOS, save_tokenizer
+from tests.evaluation.models import CHARACTERS, EOS, problem, save_tokenizer
 
 
 def test_entropies_equal_the_definition_in_double_precision():
@@ -40,9 +41,11 @@ def test_the_response_ends_before_the_stop_token_and_keeps_its_spaces(tmp_path):
     assert response_text(tokenizer, [], sampling) == ""
 
 
-def test_every_problem_has_its_own_stream_of_the_seed():
+def test_every_answer_has_its_own_stream_of_the_seed():
     one, other = Sampling(max_new_tokens=1, seed=1), Sampling(max_new_tokens=1, seed=2)
-    seeds = {problem_seed(s, name) for s in (one, other) for name in ("a", "b")}
-    assert len(seeds) == 4
-    assert problem_seed(one, "a") == problem_seed(Sampling(max_new_tokens=7, seed=1), "a")
+    asked = [Draw(problem(name, "x"), sample) for name in ("a", "b") for sample in (0, 1)]
+    seeds = {draw_seed(sampling, draw) for sampling in (one, other) for draw in asked}
+    assert len(seeds) == 8
+    more = Sampling(max_new_tokens=7, seed=1, num_samples=9)
+    assert draw_seed(one, asked[0]) == draw_seed(more, asked[0])
     assert all(0 <= seed < 2**31 for seed in seeds)

@@ -1,5 +1,7 @@
 """The transformers back-end on a tiny random model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -86,6 +88,18 @@ def test_sampling_repeats_with_its_seed_and_does_not_depend_on_the_batch(loaded,
     ]
     other = loaded.generate(items, Sampling(max_new_tokens=12, temperature=1.0, seed=4), ignore)
     assert [r.response for r in other] != [r.response for r in first]
+
+
+def test_several_answers_to_a_problem_differ_and_the_first_is_the_one_drawn_alone(loaded):
+    items = problems(3)
+    one = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+    single = loaded.generate(items, one, ignore)
+    several = loaded.generate(items, replace(one, num_samples=3), ignore)
+    assert [(row.id, row.sample) for row in several] == [
+        (item.id, sample) for item in items for sample in range(3)
+    ]
+    assert [row.response for row in several[::3]] == [row.response for row in single]
+    assert len({row.response for row in several}) == 9
 
 
 def test_progress_counts_up_and_may_stop_the_generation(loaded):

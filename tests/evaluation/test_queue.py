@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 
-from sft_dist.evaluation import files
 from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.generator import Completion
 from sft_dist.evaluation.queue import EvaluationQueue, QueuedRequest
@@ -148,7 +147,7 @@ def test_publication_happens_once_without_hard_links_too(queue, clock, monkeypat
     def no_links(source, target):
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
-    monkeypatch.setattr(files.os, "link", no_links)
+    monkeypatch.setattr(os, "link", no_links)
     queued = queue.submit(request(), PROBLEMS)
     slow = claimer(queue, "slow").claim_next()
     observer = claimer(queue, "other", clock)
@@ -181,7 +180,7 @@ def test_a_crash_while_publishing_leaves_nothing_half_done(queue, monkeypatch):
     def crash(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "link", crash)
+    monkeypatch.setattr(os, "link", crash)
     with pytest.raises(KeyboardInterrupt):
         claim.publish(completions(), {})
     assert queued.is_open
@@ -255,26 +254,6 @@ def test_what_is_no_request_is_skipped_and_the_rest_served(queue, caplog):
     assert worker.claim_next().queued.request.step == 500
     assert worker.claim_next() is None
     assert caplog.text.count("not a request this version understands") == 1
-
-
-def test_nan_is_refused_before_it_reaches_a_file(tmp_path):
-    path = tmp_path / "x.json"
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(path, {"a": float("nan")})
-    assert not path.exists()
-
-
-def test_an_interrupted_write_keeps_the_old_content(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    files.write_json(path, {"a": 1})
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "no space left")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        files.write_json(path, {"a": 2})
-    assert files.read_json(path) == {"a": 1}
 
 
 def test_facts_are_those_of_the_published_attempt_not_of_the_last(queue, clock):

@@ -1,6 +1,7 @@
 """The worker's loop with a fake generator, and the process around it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.request import EvaluationRequest, Sampling, problems_file, problems_text
-from sft_dist.evaluation.scoring import read_completions
+from sft_dist.evaluation.results import read_completions
 from sft_dist.evaluation.serving import EvaluationWorker
 from sft_dist.fingerprint import weights_fingerprint
 from tests.evaluation.models import FakeGenerator, problems, save_weights
@@ -45,8 +46,11 @@ def serve_all(queue, generator, **options):
     leave = threading.Event()
     leave.set()
     stop = options.pop("stop", threading.Event())
+    warm_model = options.pop("warm_model", None)
     claimer = Claimer(queue, options.pop("name", "one"), **options)
-    EvaluationWorker(claimer, generator, stop=stop, leave=leave, poll_seconds=0.01).run()
+    EvaluationWorker(
+        claimer, generator, stop=stop, leave=leave, poll_seconds=0.01, warm_model=warm_model
+    ).run()
 
 
 def test_each_request_is_served_with_its_own_weights(queue, tmp_path):
@@ -56,12 +60,53 @@ def test_each_request_is_served_with_its_own_weights(queue, tmp_path):
     serve_all(queue, generator)
     assert generator.loaded == ["m1", "m2"]
     for queued, name in ((first, "m1"), (second, "m2")):
-        rows = read_completions(queued.directory / "completions.jsonl")
+        rows = read_completions(queued)
         assert [row.response for row in rows] == [f"{name} says \\boxed{{1}}"] * 3
         assert queued.published_facts()["num_tokens"] == 12
         assert queued.published_facts()["weights_fingerprint"] == weights_fingerprint(
             queued.request.model_dir
         )
+
+
+def test_requests_of_the_same_weights_load_them_once(queue, tmp_path):
+    model_dir = save_weights(tmp_path / "m1", 1.0)
+    first, again = submit(queue, model_dir, step=0), submit(queue, model_dir, step=1)
+    other = submit(queue, save_weights(tmp_path / "m2", 2.0), step=2)
+    generator = FakeGenerator()
+    serve_all(queue, generator)
+    assert generator.loaded == ["m1", "m2"]
+    assert "loaded" not in first.published_facts()
+    assert again.published_facts()["loaded"] == "kept"
+    assert "loaded" not in other.published_facts()
+
+
+@pytest.mark.parametrize("place", ["checkpoint-5", ".exports/step-000005-attempt-1"])
+def test_weights_of_the_run_are_found_where_this_host_sees_the_run(queue, tmp_path, place):
+    queued = submit(queue, save_weights(tmp_path / "elsewhere" / place))
+    (queue.run_dir / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "elsewhere" / place).rename(queue.run_dir / place)
+    serve_all(queue, FakeGenerator())
+    assert queued.is_published
+
+
+def test_the_base_model_is_found_where_this_host_has_it(queue, tmp_path):
+    theirs, mine = save_weights(tmp_path / "theirs"), tmp_path / "mine"
+    queued = submit(queue, theirs)
+    theirs.rename(mine)
+    other = submit(queue, save_weights(tmp_path / "other", 2.0), step=3)
+    shutil.rmtree(tmp_path / "other")
+    serve_all(queue, FakeGenerator(), warm_model=mine)
+    assert queued.is_published
+    assert "no longer holds the weights" in other.failure()  # the base model is no substitute
+
+
+def test_weights_are_loaded_again_after_a_failure(queue, tmp_path):
+    model_dir = save_weights(tmp_path / "m1", 1.0)
+    submit(queue, model_dir, step=0)
+    generator = FakeGenerator()
+    generator.errors = [RuntimeError("the engine is gone")]
+    serve_all(queue, generator)
+    assert generator.loaded == ["m1", "m1"]
 
 
 def test_a_model_that_is_gone_is_a_reported_failure_and_not_retried(queue, tmp_path):

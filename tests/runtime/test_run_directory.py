@@ -1,7 +1,6 @@
 """config.yaml, environment.json, status.json: what people, resumes and launchers read."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from sft_dist.runtime.run_directory import (
     new_run_dir,
     write_run_files,
     write_status,
-    write_text,
 )
 
 
@@ -86,20 +84,3 @@ def test_the_status_says_state_reason_and_more(tmp_path, state):
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["reason"], status["step"]) == (state, "because", 7)
     assert status["time"] > 1e9
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
-    path = tmp_path / "status.json"
-    write_text(path, "old")
-    replace = os.replace
-    seen = []
-
-    def recording(source, target):
-        seen.append((Path(source).read_text(), Path(target).read_text()))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", recording)
-    write_text(path, "new")
-    assert seen == [("new", "old")]
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["status.json"]

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STUB_PACKAGE = Path(__file__).parent / "stub"
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("slurm/*.sh")])
-SOURCED = {"env.sh", "site.sh", "run_dir.sh", "finish.sh"}
+SOURCED = {"env.sh", "reserved.sh", "site.sh", "run_dir.sh", "finish.sh"}
 NAMES = [str(path.relative_to(ROOT)) for path in SCRIPTS]
 
 
@@ -112,6 +112,26 @@ def test_train_node_gives_every_rank_a_file_of_its_own(run, environment, stub_pr
     assert (tmp_path / "logs" / "node-0").is_dir()
 
 
+def test_train_node_trains_only_after_a_go_when_a_preflight_is_asked_for(
+    run, environment, stub_programs
+):
+    body = '[[ " $* " == *" sft_dist.preflight "* ]] && exit "$VERDICT"; true'
+    calls = stub_programs("torchrun", body)
+    environment |= {"SFT_PREFLIGHT": "1", "VERDICT": "1"}
+    assert run("launch/train_node.sh", "--seed", "1").returncode == 1
+    words = calls.read_text().splitlines()
+    assert words[-5:] == ["sft_dist.preflight", "--", "--probe", "--seed", "1"]
+    assert "sft_dist.train" not in words
+    environment["VERDICT"] = "0"
+    assert run("launch/train_node.sh", "--seed", "1").returncode == 0
+    assert calls.read_text().splitlines()[-4:] == ["sft_dist.train", "--", "--seed", "1"]
+    # After a requeue the job has been looked at already.
+    calls.unlink()
+    environment["SLURM_RESTART_COUNT"] = "1"
+    assert run("launch/train_node.sh", "--seed", "1").returncode == 0
+    assert "sft_dist.preflight" not in calls.read_text()
+
+
 def test_train_node_refuses_several_nodes_without_an_address(
     run, environment, stub_programs, tmp_path
 ):
@@ -121,6 +141,28 @@ def test_train_node_refuses_several_nodes_without_an_address(
     assert reply.returncode == 2
     assert "MASTER_ADDR" in reply.stderr
     assert not calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "node", "ranks"),
+    [
+        (["--eval_placement", "reserved"], "0", "7"),
+        (["--eval_placement=reserved", "--eval_gpus=2"], "0", "6"),
+        (["--eval-placement", "reserved", "--eval-gpus", "3"], "0", "5"),
+        (["--eval_placement", "reserved"], "1", "8"),
+        (["--eval_placement", "shared", "--eval_gpus", "2"], "0", "8"),
+        (["--prompt", "reserved"], "0", "8"),
+    ],
+)
+def test_reserved_gpus_get_no_rank_on_the_node_of_rank_0(
+    run, environment, stub_programs, flags, node, ranks
+):
+    calls = stub_programs("torchrun")
+    environment |= {"SLURM_GPUS_ON_NODE": "8", "NODE_RANK": node}
+    assert run("launch/train_node.sh", *flags).returncode == 0
+    found, passed = options(calls)
+    assert found[found.index("--nproc-per-node") + 1] == ranks
+    assert passed == flags
 
 
 GPUS_LISTED = 'echo "GPU 0: x"; echo "GPU 1: x"; echo "GPU 2: x"'

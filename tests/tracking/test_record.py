@@ -32,6 +32,30 @@ def test_a_row_is_on_disk_before_the_record_is_closed(tmp_path):
     record.close()
 
 
+def test_an_evaluation_reported_again_after_a_kill_is_not_written_twice(tmp_path):
+    evaluation = {"eval/step": 5, "eval/accuracy": 1 / 3}
+    for attempt in (1, 2):
+        record = MetricsRecord(tmp_path, attempt)
+        record.write(evaluation)
+        record.write({"step": 6, "train/loss": 0.5})
+        record.write(evaluation)
+        record.close()
+    assert [row.get("eval/step") for row in read_rows(tmp_path)] == [5, None, None]
+    record = MetricsRecord(tmp_path, 3)
+    record.write({**evaluation, "eval/accuracy": 0.5})  # graded again: another row
+    record.close()
+    assert last_by(read_rows(tmp_path), "eval/step")[5]["eval/accuracy"] == 0.5
+
+
+def test_the_evaluations_of_several_prompts_at_one_step_are_read_together(tmp_path):
+    record = MetricsRecord(tmp_path, 1)
+    record.write({"eval/step": 5, "eval/accuracy": 0.25})
+    record.write({"eval/step": 5, "eval/r1_zero/accuracy": 0.5})
+    record.close()
+    row = last_by(read_rows(tmp_path), "eval/step")[5]
+    assert (row["eval/accuracy"], row["eval/r1_zero/accuracy"]) == (0.25, 0.5)
+
+
 def test_a_later_attempt_appends(tmp_path):
     for attempt in (1, 2):
         record = MetricsRecord(tmp_path, attempt)

@@ -1,10 +1,15 @@
-"""FLOP of a step and the peak of the GPUs it ran on."""
+"""Tokens of use, FLOP of a step, and the peak of the GPUs it ran on."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from sft_dist.tracking.throughput import PEAK_FLOPS, peak_flops, step_flops
+from sft_dist.tracking.throughput import (
+    PEAK_FLOPS,
+    peak_flops,
+    performance_row,
+    step_flops,
+)
 
 SHAPE = SimpleNamespace(num_hidden_layers=28, hidden_size=1536)
 
@@ -39,3 +44,18 @@ def test_gpus_are_known_by_the_names_that_cuda_gives(device, key):
 @pytest.mark.parametrize("device", ["NVIDIA GeForce RTX 4090", "NVIDIA A100X", "Tesla V100", ""])
 def test_a_gpu_that_is_not_in_the_table_has_no_peak(device):
     assert peak_flops(device) is None
+
+
+def test_without_padding_every_computed_token_is_of_use():
+    row = performance_row([10, 20, 30], [[30], [20, 10]], seconds=2, data_wait_seconds=0.5)
+    assert row == {
+        "perf/step_seconds": 2, "perf/data_wait_seconds": 0.5, "perf/tokens_per_second": 30,
+        "perf/useful_token_share": 1, "perf/rank_imbalance": 1,
+    }  # fmt: skip
+
+
+def test_padding_lowers_the_useful_share_and_counts_as_work_of_its_rank():
+    row = performance_row([10, 20, 30], [[60], [20]], seconds=2, data_wait_seconds=0)
+    assert row["perf/useful_token_share"] == 60 / 80
+    assert row["perf/rank_imbalance"] == 60 / 40
+    assert row["perf/tokens_per_second"] == 30  # padding is not counted

@@ -270,3 +270,25 @@ def test_online_without_a_network_goes_on_offline(monkeypatch, configured, tmp_p
         WandbView(configured(wandb_mode="online"), tmp_path, "abc")
     assert modes == [("online", "abc", "allow"), ("offline", "abc", "allow")]
     assert "wandb sync" in caplog.text
+
+
+def test_samples_of_every_step_are_in_one_table_and_each_is_written_once(
+    tmp_path, no_login, configured
+):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    view = WandbView(configured(wandb_mode="offline"), run_dir, "abc")
+    steps = range(0, 40, 10)
+    for step in steps:
+        samples = [{"id": f"p{i}", "response": f"step {step}", "gold": None} for i in range(3)]
+        view.log_samples(step, samples)
+    view.close()
+    wait_until_written(run_dir)
+    rows, _, _ = read_run(run_dir)
+    key = "eval/sample_generations"
+    assert [row["eval/step"] for row in rows if f"{key}._type" in row] == list(steps)
+    written = [json.loads(path.read_text())["data"] for path in run_dir.rglob("*.table.json")]
+    assert sorted(row[:2] for data in written for row in data) == [
+        [step, f"p{i}"] for step in steps for i in range(3)
+    ]
+    assert {len(data) for data in written} == {3}

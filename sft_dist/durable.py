@@ -1,17 +1,24 @@
-"""Files that others read while they are written: whole or absent, and on the disk.
+"""Files that outlive a crash, and that others read while they are written: whole or absent.
 
 Rename and link are the only operations that a reader in another process, or after a crash, sees
-either not at all or complete.
+either not at all or complete; fsync puts content and names on the disk first. Everything that a
+run must find again is written through this module.
 """
 
+import ctypes
 import errno
 import json
 import os
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".*.tmp"
+"""Pattern of the names under which `write_atomically` and `create_once` begin."""
+
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
@@ -58,6 +65,27 @@ def publish_once(source: Path, target: Path) -> bool:
     return True
 
 
+def exchange(first: Path, second: Path) -> bool:
+    """Swap the names of two files or directories in one instant; False where that is not to be had.
+
+    A rename cannot replace a directory that is not empty, and between two renames a kill would
+    leave neither name. Linux only, and not on every file system (NFS has it not).
+    """
+    if sys.platform != "linux":
+        return False
+    swap, here = 2, -100  # RENAME_EXCHANGE of linux/fs.h, AT_FDCWD of fcntl.h
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # an older C library
+        return False
+    if renameat2(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(first), None, str(second))
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`; None where there is none or it is not (yet) whole."""
     try:
@@ -67,9 +95,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def sync_file(path: Path) -> None:
+    """Put the content of a file on the disk, whoever wrote it."""
+    _sync(path)
+
+
 def sync_directory(directory: Path) -> None:
     """Put the names in `directory` on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -77,7 +114,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def _write_aside(path: Path, text: str, *, durable: bool) -> Path:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -5,14 +5,18 @@ Every engine owns, of each parameter, a contiguous stretch of its flattened elem
 size can be read into any other, and no rank ever holds or sends more than its own part.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -22,6 +26,9 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 from sft_dist.errors import CheckpointError
+
+# A run of one rank is no mistake.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable")
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STEP_KEY = "adam_step"
@@ -93,24 +100,42 @@ class ParameterShard:
     """By name in `MOMENTS`."""
 
 
+@dataclass(frozen=True)
+class OptimizerState:
+    """One rank's part of the optimizer state."""
+
+    shards: Mapping[str, ParameterShard]
+    """By Hugging Face parameter name; parameters of which the rank has no part are left out."""
+    adam_step: int
+    """Updates applied so far: AdamW's bias correction counts them."""
+
+
 def save_optimizer_state(
-    directory: Path, shards: Mapping[str, ParameterShard], adam_step: int
+    directory: Path, state: OptimizerState, *, group: dist.ProcessGroup | None = None
 ) -> None:
     """Write every rank's shards to `directory`. Collective.
 
     Args:
         directory: on a file system that all ranks see.
-        shards: by Hugging Face parameter name.
-        adam_step: updates applied so far (AdamW's bias correction counts them).
+        state: this rank's part.
+        group: the ranks that write; None: all there are, through the group that trains.
+
+    Raises:
+        CheckpointError: on every rank; on a rank that failed itself, what went wrong there.
     """
-    state = {**_flat(shards), STEP_KEY: torch.tensor([adam_step])}
-    alone = not torch.distributed.is_initialized()
-    dcp.save(
-        state,
-        checkpoint_id=directory,
-        planner=_SavePlanner(flatten_state_dict=False),
-        no_dist=alone,
-    )
+    tensors = {**_flat(state.shards), STEP_KEY: torch.tensor([state.adam_step])}
+    # Nothing is copied ahead from a GPU, and the caller makes the files durable.
+    writer = FileSystemWriter(directory, sync_files=False, per_thread_copy_ahead=0)
+    try:
+        dcp.save(
+            tensors,
+            storage_writer=writer,
+            planner=_SavePlanner(flatten_state_dict=False),
+            process_group=group,
+            no_dist=_is_alone(),
+        )
+    except CheckpointException as error:  # no Exception: it would end the thread unheard
+        raise _own_fault(error, group) from error
 
 
 def load_optimizer_state(directory: Path, shards: Mapping[str, ParameterShard]) -> int:
@@ -121,18 +146,30 @@ def load_optimizer_state(directory: Path, shards: Mapping[str, ParameterShard]) 
     """
     state: dict[str, Any] = {**_flat(shards), STEP_KEY: torch.zeros(1, dtype=torch.int64)}
     try:
-        alone = not torch.distributed.is_initialized()
         dcp.load(
             state,
             checkpoint_id=directory,
             planner=_LoadPlanner(flatten_state_dict=False),
-            no_dist=alone,
+            no_dist=_is_alone(),
         )
-    except Exception as error:  # DCP wraps what went wrong on any rank
+    except (Exception, CheckpointException) as error:  # DCP wraps what went wrong on any rank
         raise CheckpointError(
             f"expected the optimizer state of this model in {directory}, found: {error}"
         ) from error
     return int(state[STEP_KEY])
+
+
+def _is_alone() -> bool:
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def _own_fault(error: CheckpointException, group: dist.ProcessGroup | None) -> Exception:
+    """What went wrong on this rank, as it was; else on which ranks something did."""
+    rank = 0 if _is_alone() else dist.get_rank(group)
+    own = error.failures.get(rank)
+    if own is not None and isinstance(own[0], Exception):
+        return own[0]
+    return CheckpointError(f"the optimizer state of ranks {sorted(error.failures)} is not written")
 
 
 def _flat(shards: Mapping[str, ParameterShard]) -> dict[str, FlatShard]:

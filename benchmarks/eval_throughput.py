@@ -1,0 +1,236 @@
+"""How fast is evaluation, and what does it cost training?
+
+    python -m benchmarks.eval_throughput --model_path MODEL --data_path MATH [--num_problems 64]
+
+Three measurements of one model, on CPU or GPU, all in one run:
+
+* tokens/s of the evaluation worker's vLLM engine and of `transformers.generate` with the best of
+  several batch sizes: same prompts, limit and stop token, greedy, rounds alternating;
+* seconds to change the weights of the living engine (proof of the weights included) and to build
+  a new one in the same warm process, alternating; greedy answers of both must be identical;
+* seconds of a training step while an evaluation runs and afterwards, in one training run.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.eval_sides import changed_copy
+from sft_dist.config import DataConfig
+from sft_dist.data.dataset import load_evaluation_problems
+from sft_dist.evaluation.problems import build_problems
+from sft_dist.evaluation.queue import EvaluationQueue
+from sft_dist.evaluation.request import problems_text
+from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
+from sft_dist.tracking.record import read_rows
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="eval-throughput-"))
+    model_dir = local_model_dir(arguments.model_path)
+    settings = write_settings(directory, model_dir, arguments)
+    if "decode" in arguments.parts or "reload" in arguments.parts:
+        with Side("vllm", settings) as vllm:
+            vllm.ask("load", model_dir=str(model_dir))
+            if "decode" in arguments.parts:
+                compare_decoding(vllm, settings, model_dir, arguments)
+            if "reload" in arguments.parts:
+                other = changed_copy(model_dir, directory / "changed")
+                compare_loading(vllm, model_dir, other, arguments.rounds)
+    for placement in arguments.placements if "step" in arguments.parts else ():
+        compare_steps(directory / placement, model_dir, placement, arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--model_path", required=True)
+    made.add_argument("--data_path", required=True, help="as for training, with a test split")
+    made.add_argument("--num_problems", type=int, default=64)
+    made.add_argument("--max_new_tokens", type=int, default=128)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32, 64])
+    made.add_argument("--gpu_memory", type=float, default=0.4)
+    made.add_argument("--compile", action="store_true", help="vLLM with compilation and graphs")
+    made.add_argument("--parts", nargs="+", default=["decode", "reload", "step"])
+    made.add_argument("--placements", nargs="+", default=["shared"], help="shared, reserved")
+    made.add_argument("--ranks", type=int, default=1)
+    made.add_argument("--train_steps", type=int, default=20, help="after the evaluation")
+    made.add_argument("--global_batch_size", type=int, default=8)
+    made.add_argument("--max_seq_length", type=int, default=512)
+    return made
+
+
+class Side:
+    """A decoder in its own process, asked one thing at a time."""
+
+    def __init__(self, name: str, settings: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.eval_sides", name, str(settings)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=(settings.parent / f"{name}.log").open("w"),
+        )  # fmt: skip
+
+    def ask(self, what: str, **parameters: Any) -> dict[str, Any]:
+        """Wait for the answer to one command."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": what, **parameters}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"a side ended with {self._process.wait()}; see its log in the directory")
+        return json.loads(line)
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def write_settings(directory: Path, model_dir: Path, arguments: argparse.Namespace) -> Path:
+    tokenizer = load_tokenizer(str(model_dir))
+    data = DataConfig(data_path=arguments.data_path)
+    examples = load_evaluation_problems(data, arguments.num_problems)
+    problems = build_problems(examples, tokenizer, prompt="default")
+    (directory / "problems.jsonl").write_text(problems_text(problems))
+    settings = {
+        "problems": str(directory / "problems.jsonl"),
+        "max_new_tokens": arguments.max_new_tokens,
+        "stop_token_ids": [stop_token_id(str(model_dir), tokenizer)],
+        "gpu_memory": arguments.gpu_memory,
+        "enforce_eager": not arguments.compile,
+    }
+    path = directory / "settings.json"
+    path.write_text(json.dumps(settings))
+    print(f"{len(problems)} problems, {arguments.max_new_tokens} new tokens at most; {directory}")
+    return path
+
+
+def compare_decoding(
+    vllm: Side, settings: Path, model_dir: Path, arguments: argparse.Namespace
+) -> None:
+    with Side("hf", settings) as hf:
+        hf.ask("load", model_dir=str(model_dir))
+        vllm.ask("decode")  # both sides once unmeasured: kernels, allocators, page cache
+        tried = {size: rate(hf.ask("decode", batch_size=size)) for size in arguments.batch_sizes}
+        best = max(tried, key=lambda size: tried[size])
+        print("transformers.generate, tokens/s by batch size:", rounded(tried), "-> best", best)
+        rates: dict[str, list[float]] = {"vllm": [], "hf": []}
+        for _ in range(arguments.rounds):
+            rates["vllm"].append(rate(vllm.ask("decode")))
+            rates["hf"].append(rate(hf.ask("decode", batch_size=best)))
+    ours, theirs = statistics.median(rates["vllm"]), statistics.median(rates["hf"])
+    print(f"vLLM worker            {ours:9.1f} tokens/s  {listed(rates['vllm'])}")
+    print(f"transformers.generate  {theirs:9.1f} tokens/s  {listed(rates['hf'])}")
+    print(f"ratio {ours / theirs:.2f}", flush=True)
+
+
+def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> None:
+    """Alternate between two models, so that every load changes every tensor."""
+    vllm.ask("load", model_dir=str(other), new_engine=True)  # unmeasured, and the page cache
+    times: dict[str, list[float]] = {"in place": [], "new engine": []}
+    identical = True
+    for _ in range(rounds):
+        answers = []
+        for new in (False, True):
+            target = str(model_dir)
+            found = vllm.ask("load", model_dir=target, new_engine=new)
+            times[found["how"]].append(found["seconds"])
+            answers.append(vllm.ask("decode")["responses"])
+            vllm.ask("load", model_dir=str(other))
+        identical = identical and answers[0] == answers[1]
+    medians = {how: statistics.median(seconds) for how, seconds in times.items() if seconds}
+    for how, seconds in medians.items():
+        print(f"weights, {how:<12} {seconds:8.2f} s  {listed(times[how], 2)}")
+    if len(medians) == 2:
+        print(f"ratio {medians['new engine'] / medians['in place']:.1f}")
+    print(f"greedy answers after a reload and of a fresh engine identical: {identical}", flush=True)
+
+
+def compare_steps(
+    run_dir: Path, model_dir: Path, placement: str, arguments: argparse.Namespace
+) -> None:
+    """One training run: the evaluation of step 0 runs during its first steps, then nothing does."""
+    flags = {
+        "model_path": model_dir, "data_path": arguments.data_path, "output_dir": run_dir,
+        "engine": "torch", "max_steps": 10**6, "num_epochs": 10**5, "warmup_steps": 0,
+        "global_batch_size": arguments.global_batch_size, "batch_size": 1,
+        "max_seq_length": arguments.max_seq_length, "eval_placement": placement,
+        "eval_steps": 10**6, "save_steps": 10**6, "max_eval_samples": arguments.num_problems,
+        "generation_max_length": arguments.max_new_tokens, "wandb_mode": "disabled",
+    }  # fmt: skip
+    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", arguments.ranks]
+    command = [sys.executable, *map(str, ranks), "-m", "sft_dist.train"]
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    with (run_dir.parent / f"train-{placement}.log").open("w") as log:
+        training = subprocess.Popen(command, stdout=log, stderr=log)
+    ended = None
+    while training.poll() is None:
+        time.sleep(0.2)
+        ended = ended or published_at(run_dir)
+        if ended and len(steps_after(run_dir, ended)) >= arguments.train_steps:
+            (run_dir / "STOP").touch()
+    if ended is None:
+        sys.exit(f"training ended without an evaluation; see {run_dir.parent}")
+    report_steps(placement, run_dir, ended)
+
+
+def published_at(run_dir: Path) -> float | None:
+    """When the evaluation of step 0 was published; None before that."""
+    paths = list(run_dir.glob("evaluations/step-000000/*/completions.jsonl"))
+    return paths[0].stat().st_mtime if paths else None
+
+
+def steps_after(run_dir: Path, moment: float) -> list[dict[str, Any]]:
+    """Steps that began a second after `moment`, when the worker has gone to rest."""
+    rows = [row for row in read_rows(run_dir) if "perf/step_seconds" in row]
+    return [row for row in rows if row["time"] - row["perf/step_seconds"] > moment + 1.0]
+
+
+def report_steps(placement: str, run_dir: Path, ended: float) -> None:
+    (first,) = [q for q in EvaluationQueue(run_dir).requests() if q.request.step == 0]
+    seconds = first.published_facts()["seconds"]
+    rows = [row for row in read_rows(run_dir) if "perf/step_seconds" in row and row["step"] > 1]
+    within = [
+        row for row in rows
+        if row["time"] - row["perf/step_seconds"] > ended - seconds and row["time"] < ended
+    ]  # fmt: skip
+    beside = [row["perf/tokens_per_second"] for row in within]
+    alone = [row["perf/tokens_per_second"] for row in steps_after(run_dir, ended)]
+    if not beside:
+        print(f"{placement}: no whole step fell into the {seconds:.1f} s of decoding; decode more")
+        return
+    with_it, without = statistics.median(beside), statistics.median(alone)
+    print(
+        f"{placement}: training {with_it:,.0f} tokens/s during an evaluation ({len(beside)} steps)"
+        f", {without:,.0f} afterwards ({len(alone)} steps): a step takes {without / with_it:.3f} x"
+        f"; decoding took {seconds:.1f} s",
+        flush=True,
+    )
+
+
+def rate(answer: dict[str, Any]) -> float:
+    return answer["tokens"] / answer["seconds"]
+
+
+def rounded(rates: dict[int, float]) -> dict[int, float]:
+    return {size: round(value, 1) for size, value in rates.items()}
+
+
+def listed(values: Sequence[float], digits: int = 1) -> str:
+    return "(" + ", ".join(f"{value:.{digits}f}" for value in values) + ")"
+
+
+if __name__ == "__main__":
+    main()

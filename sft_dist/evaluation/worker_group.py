@@ -1,0 +1,63 @@
+"""Several workers of one run on one host, each on a GPU of its own; together they look like one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from sft_dist.evaluation.queue import EvaluationQueue
+from sft_dist.evaluation.worker_process import WorkerOptions, WorkerProcess
+
+
+class Worker(Protocol):
+    """What the client tends: one process, or a group of them."""
+
+    @property
+    def failure(self) -> str | None: ...  # noqa: D102
+    def tend(self) -> None: ...  # noqa: D102
+    def note_progress(self) -> None: ...  # noqa: D102
+    def stop(self) -> None: ...  # noqa: D102
+
+
+def worker_group(
+    run_dir: Path, options: WorkerOptions, devices: Sequence[str], *, log_name: str
+) -> "WorkerGroup":
+    """Describe a worker for each device (none is started yet); without devices, one on the CPU."""
+    abandon = EvaluationQueue(run_dir).abandon
+    places = [replace(options, cuda_visible_devices=device) for device in devices] or [options]
+    return WorkerGroup(
+        [
+            WorkerProcess(
+                run_dir, place, on_death=abandon, log_file=f"logs/{log_name}-{number}.log"
+            )
+            for number, place in enumerate(places)
+        ]
+    )
+
+
+class WorkerGroup:
+    """Requests are shared by the claims in the queue; the group lives while one of it does."""
+
+    def __init__(self, workers: Sequence[WorkerProcess]) -> None:
+        self._workers = list(workers)
+
+    @property
+    def failure(self) -> str | None:
+        """The first reason, once every worker was given up."""
+        reasons = [worker.failure for worker in self._workers]
+        return None if None in reasons else reasons[0]
+
+    def tend(self) -> None:
+        """Tend each."""
+        for worker in self._workers:
+            worker.tend()
+
+    def note_progress(self) -> None:
+        """Something was published; by which of them is not known."""
+        for worker in self._workers:
+            worker.note_progress()
+
+    def stop(self) -> None:
+        """Stop all."""
+        for worker in self._workers:
+            worker.stop()

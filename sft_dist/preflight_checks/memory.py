@@ -1,0 +1,130 @@
+"""The memory of a run: the estimate by part, what was measured, what there is."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sft_dist.config import TrainConfig
+from sft_dist.engines.ds_config import load_ds_config
+from sft_dist.preflight_checks.findings import Finding, gib
+from sft_dist.preflight_checks.longest import LongestBatch
+from sft_dist.preflight_checks.memory_model import (
+    MemoryEstimate,
+    ModelShape,
+    StepShape,
+    estimate_memory,
+)
+from sft_dist.preflight_checks.probe import ProbeResult
+
+TIGHT = 0.9
+"""Share of the memory from which on a warning is due: fragmentation, libraries."""
+VLLM_SHARE = 0.3
+"""What vLLM takes beside training unless --eval_gpu_memory says otherwise."""
+WORTH_COMPARING = 2**29
+"""Bytes below which libraries, not the model, are what is measured."""
+TRUST = 0.15
+"""How far estimate and measurement may differ before that is said."""
+
+
+def model_shape(model_dir: Path) -> ModelShape:
+    """The shape of a model, from its configuration alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return ModelShape.of(
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
+        )
+
+
+def step_shape(
+    config: TrainConfig, model: ModelShape, longest: LongestBatch, *, world_size: int
+) -> StepShape:
+    """What the memory of the run's largest step depends on."""
+    zero: dict[str, Any] = {}
+    if config.engine.engine == "deepspeed":
+        zero = load_ds_config(config.engine.ds_config).get("zero_optimization", {})
+    cuda = torch.cuda.is_available()
+    width = 2 if config.model.dtype == "bfloat16" else 4
+    return StepShape(
+        engine=config.engine.engine,
+        stage=zero.get("stage", 0),
+        world_size=world_size,
+        dtype=config.model.dtype,
+        tokens=longest.tokens,
+        target_tokens=longest.target_tokens,
+        activation_checkpointing=config.model.activation_checkpointing,
+        offload_optimizer="offload_optimizer" in zero,
+        cuda=cuda,
+        bucket=int(zero.get("reduce_bucket_size", 500_000_000)),
+        gathered_whole=model.num_parameters * (width + 4) <= 0.25 * rank_memory(),
+    )
+
+
+def rank_memory() -> float:
+    """Bytes that one rank may take at most, with nothing else there."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    found = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def available_memory(config: TrainConfig) -> float:
+    """Bytes that a rank has: the GPU less vLLM's share, or its part of the host's free memory."""
+    beside = config.evaluation.eval_placement == "shared"
+    if torch.cuda.is_available():
+        share = config.evaluation.eval_gpu_memory or VLLM_SHARE
+        return rank_memory() * (1 - share if beside else 1.0)
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def memory_finding(
+    estimate: MemoryEstimate, probed: Sequence[ProbeResult], available: float, longest: LongestBatch
+) -> Finding:
+    """The estimate by part, against the probe where there is one, against what there is."""
+    measured = max((p.peak for p in probed), default=0)
+    peak = measured or estimate.peak
+    parts = ", ".join(f"{name} {gib(size)}" for name, size in estimate.parts.items() if size)
+    lines = [
+        f"{gib(peak)} of {gib(available)} a rank, {'measured' if measured else 'estimated'}, "
+        f"micro-batch of {longest.tokens} tokens",
+        f"estimate {gib(estimate.peak)}, fullest at the {estimate.fullest}: {parts}",
+    ]
+    level = "ok"
+    if measured:
+        off = estimate.peak / measured - 1
+        lines.append(f"the estimate is off by {off:+.0%}")
+        if off < -TRUST and not torch.cuda.is_available():
+            lines.append("(on a CPU the allocator keeps freed memory: see benchmarks/README.md)")
+        level = "note" if abs(off) > TRUST and measured > WORTH_COMPARING else "ok"
+    if peak > TIGHT * available:
+        lines.append(
+            "lower --max_tokens_per_microbatch, or --activation_checkpointing, a higher ZeRO "
+            "stage, more ranks, --eval_placement after"
+        )
+        level = "no-go" if peak > available else "warning"
+    return Finding("memory", level, "\n".join(lines))  # type: ignore[arg-type]
+
+
+def memory_table(model: ModelShape, config: TrainConfig, longest: LongestBatch) -> Finding:
+    """The estimate of other engines, stages and numbers of ranks, for whom it does not fit."""
+    lines = ["estimated peak a rank:   1 rank     8 ranks    64 ranks"]
+    kinds = [("torch", 0, "torch"), ("deepspeed", 1, "ZeRO-1"), ("deepspeed", 2, "ZeRO-2"),
+             ("deepspeed", 3, "ZeRO-3"), ("fsdp", 0, "FSDP2")]  # fmt: skip
+    base = step_shape(config, model, longest, world_size=1)
+    for engine, stage, name in kinds:
+        sizes = []
+        for world_size in (1, 8, 64):
+            step = StepShape(
+                **{**vars(base), "engine": engine, "stage": stage, "world_size": world_size,
+                   "offload_optimizer": False, "bucket": base.bucket or 100_000_000}
+            )  # fmt: skip
+            sizes.append(f"{gib(estimate_memory(model, step).peak):>11}")
+        lines.append(f"{name:21}{''.join(sizes)}")
+    return Finding("memory table", "note", "\n".join(lines))
