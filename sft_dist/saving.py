@@ -152,7 +152,7 @@ class Saving:
         """Whether this rank knows of a save that failed and that `settle` has not dealt with."""
         return self._background.has_failed
 
-    def settle(self) -> None:
+    def settle(self, *, is_last: bool = False) -> None:
         """Wait for the write under way on every rank and deal with how it ended.
 
         Raises:
@@ -161,7 +161,7 @@ class Saving:
         outcome = self._background.take()
         error = outcome.error if outcome is not None else None
         if self._peers.any(error is not None):
-            self._failed(error)
+            self._failed(error, is_last=is_last)
         else:
             self._published(outcome)
 
@@ -173,7 +173,9 @@ class Saving:
                 `--on_save_error` says: there would be nothing to show for the steps since.
         """
         began = time.monotonic()
-        self.settle()
+        self.settle(is_last=True)
+        if self._memory is not None:
+            self._memory.settle()
         if time.monotonic() - began > 1:
             logger.info("waited %.1f s for the last save", time.monotonic() - began)
         if self._last_fault is not None:
@@ -188,6 +190,8 @@ class Saving:
 
     def close(self, timeout_seconds: float) -> None:
         """After an error: let the save under way end, if it does; no collective of this thread."""
+        if self._memory is not None:
+            self._memory.settle()
         if self._background.is_busy and not self._background.has_ended:
             logger.warning("waiting up to %.0f s for the save under way", timeout_seconds)
         outcome = self._background.take(timeout_seconds)
@@ -269,7 +273,7 @@ class Saving:
                 self._evaluated_apart.add(job.step)
             self._evaluations.submit(job.step, job.model_dir)
 
-    def _failed(self, error: Exception | None) -> None:
+    def _failed(self, error: Exception | None, *, is_last: bool) -> None:
         """On every rank; one that has written nothing of an export has no error of its own."""
         job, self._job = self._job, None
         fault = CheckpointError(str(error) if error else "rank 0 could not write; it says what")
@@ -280,7 +284,7 @@ class Saving:
         if self._settings.on_save_error == "stop":
             raise fault from error
         if self._ranks.is_zero:
-            logger.error("%s. Training goes on: --on_save_error continue", fault)
+            logger.error("%s%s", fault, "" if is_last else ". Training goes on meanwhile")
 
     def _export_path(self, state: TrainState) -> Path:
         """Never a directory of an earlier attempt: an evaluation may be reading it."""

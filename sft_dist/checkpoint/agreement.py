@@ -5,7 +5,7 @@ in a collective of the group that trains.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,11 +60,11 @@ class SavingRanks:
             logger.debug("writing %s failed", target, exc_info=True)
             fault = explain(error, target)
         outcomes = self._gather((result, fault))
-        faults = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(outcomes) if text]
+        faults = _by_rank([text for _, text in outcomes])
         if faults:
             raise CheckpointError(
-                f"could not write {target} ({'; '.join(faults)}). Older checkpoints are whole: "
-                "when this is put right, --resume_from_checkpoint latest goes on from them"
+                f"could not write {target} ({faults}). Older checkpoints are whole: when this is "
+                "put right, --resume_from_checkpoint latest goes on from them"
             )
         return [result for result, _ in outcomes]
 
@@ -78,3 +78,16 @@ class SavingRanks:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, mine, group=self.group)
         return found
+
+
+def _by_rank(faults: Sequence[str | None]) -> str:
+    """Each fault once, with the ranks that had it; all of them when the disk is full."""
+    ranks: dict[str, list[str]] = {}
+    for rank, text in enumerate(faults):
+        if text is not None:
+            ranks.setdefault(text, []).append(str(rank))
+    said = (
+        f"rank{'s' if len(found) > 1 else ''} {', '.join(found)}: {text}"
+        for text, found in ranks.items()
+    )
+    return "; ".join(said)

@@ -24,8 +24,10 @@ def explain(error: BaseException, path: Path) -> str:
     code = _code(error)
     if code is None and (inodes == 0 or (free is not None and free < NEARLY_FULL)):
         code = errno.ENOSPC
-    advice = ADVICE.get(code, OTHERWISE) if code is not None else OTHERWISE
-    return f"{_in_words(error, code)}; {_room_in_words(free, inodes)}; {advice}"
+    if code in ADVICE:
+        return f"{os.strerror(code)}; {_room_in_words(free, inodes)}; {ADVICE[code]}"
+    words = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {words}; {_room_in_words(free, inodes)}; {OTHERWISE}"
 
 
 def _code(error: BaseException) -> int | None:
@@ -36,13 +38,6 @@ def _code(error: BaseException) -> int | None:
             return wrapped.errno
         wrapped = wrapped.__cause__ or wrapped.__context__
     return next((code for code in ADVICE if os.strerror(code) in str(error)), None)
-
-
-def _in_words(error: BaseException, code: int | None) -> str:
-    text = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
-    if code is None or os.strerror(code) in text:
-        return text
-    return f"{os.strerror(code)} ({text})"
 
 
 def _room(path: Path) -> tuple[int | None, int | None]:

@@ -48,13 +48,21 @@ class HostMemory:
 
     def store(self, key: str, tensor: Tensor) -> Tensor:
         """A copy of `tensor`, in the memory that the last copy under `key` had."""
-        if self._reserving is not None:
-            self._reserving.join()
-            self._reserving = None
+        self.settle()
         place = self._places.get(key)
         if place is None or (place.shape, place.dtype) != (tensor.shape, tensor.dtype):
             place = self._places[key] = self._take(tensor)
         return place.copy_(tensor.detach())
+
+    def settle(self) -> None:
+        """Wait for the memory that is being taken.
+
+        Before the process ends, too: an interpreter that ends while a thread is inside torch
+        unwinds that thread through C++, which aborts the process.
+        """
+        if self._reserving is not None:
+            self._reserving.join()
+            self._reserving = None
 
     def _take(self, tensor: Tensor) -> Tensor:
         """Room for a tensor like this one, with a storage of its own (DCP copies views)."""

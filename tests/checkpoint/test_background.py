@@ -1,5 +1,7 @@
 """One piece of work at a time, and how it ended."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -46,3 +48,16 @@ def test_looking_never_waits_and_says_how_it_stands():
     assert (background.is_busy, background.has_ended, background.has_failed) == (True,) * 3
     background.take()
     assert (background.is_busy, background.has_ended, background.has_failed) == (False,) * 3
+
+
+def test_the_thread_that_writes_gives_way_and_the_one_that_trains_does_not():
+    found = []
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    background = InBackground(asynchronous=True)
+    background.start(
+        lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())),
+        name="save",
+    )
+    background.take()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    assert found == [max(before, 10)] or sys.platform != "linux"

@@ -35,9 +35,9 @@ def test_both_parts_are_in_the_checkpoint_as_they_were_at_its_step(seen):
 
 def test_training_goes_on_on_both_ranks_while_one_of_them_writes(seen):
     for rank in seen:
-        assert rank["beside"]["seconds"] > 0.9
+        assert rank["beside"]["seconds"] > 1.9  # rank 1 takes two to begin
         assert rank["beside"]["rounds"] > 20
-        assert rank["beside"]["stall"] < 0.5
+        assert rank["beside"]["stall"] < 1.5
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -45,7 +45,7 @@ def test_when_one_rank_cannot_write_all_say_which_and_the_older_checkpoint_stays
     for rank in seen:
         found = rank[f"failing {failing}"]
         assert "checkpoint-6" in found["fault"]
-        assert f"rank {failing}: OSError: [Errno 28] No space left" in found["fault"]
+        assert f"rank {failing}: No space left on device; " in found["fault"]
         assert found["entries"] == ["checkpoint-3", "checkpoint-9"]
 
 

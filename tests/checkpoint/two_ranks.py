@@ -91,7 +91,7 @@ def beside_training(ranks, run_dir):
     write = saving_module.save_optimizer_state
 
     def slow(*args, **kwargs):
-        time.sleep(1.0 if ranks.rank == 1 else 0)
+        time.sleep(2.0 if ranks.rank == 1 else 0)
         write(*args, **kwargs)
 
     saving_module.save_optimizer_state = slow
