@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fetch the two libraries that the report bundles into sft_dist/reporting/vendor.
 #
-#   launch/vendor.sh          # needs npm and a registry; the result is committed
+# Usage:    launch/vendor.sh
+# Needs npm and its registry; the result is committed.
 #
 # Only what the page uses is kept: minified scripts, styles, woff2 fonts, licences. To move to other
 # versions change them here, run the script, then the tests in tests/reporting.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sft_dist.checkpoint import (
-    Contents,
     InBackground,
     Outcome,
     Retention,
@@ -25,16 +24,13 @@ from sft_dist.checkpoint import (
     share_weights,
     take_snapshot,
     what_to_keep,
-    write_checkpoint,
-    write_weights,
 )
 from sft_dist.config import TrainConfig
 from sft_dist.engines.protocol import Engine
 from sft_dist.errors import CheckpointError
 from sft_dist.evaluation.session import EXPORTS, Evaluations
-from sft_dist.model import export_causal_lm
-from sft_dist.optimizer_state import save_optimizer_state
 from sft_dist.runtime.distributed import Ranks
+from sft_dist.snapshot_files import SnapshotFiles
 from sft_dist.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -87,10 +83,16 @@ class Saving:
             on_lost_evaluation: told of a step whose weights could not be written.
         """
         self._settings = config.checkpoint
-        self._engine, self._tokenizer = engine, tokenizer
+        self._engine = engine
         self._ranks, self._run_dir = ranks, run_dir
         self._evaluations, self._on_lost_evaluation = evaluations, on_lost_evaluation
         self._peers = SavingRanks()
+        self._files = SnapshotFiles(
+            engine.causal_lm,
+            tokenizer,
+            weights_format=self._settings.weights_format,
+            ranks=self._peers,
+        )
         self._memory = None
         if self._settings.async_save:
             self._memory = memory_for_snapshots(
@@ -229,34 +231,14 @@ class Saving:
     def _write_checkpoint(
         self, job: _Job, state: TrainState, snapshot: Snapshot, retention: Retention
     ) -> None:
-        optimizer = snapshot.optimizer
-        assert optimizer is not None
-        contents = Contents(
-            state,
-            write_model=lambda directory: self._write_model(directory, snapshot),
-            write_engine=lambda directory: save_optimizer_state(
-                directory, optimizer, group=self._peers.group
-            ),
-        )
-        write_checkpoint(self._run_dir, contents, ranks=self._peers, retention=retention)
+        self._files.write_checkpoint(self._run_dir, state, snapshot, retention)
         if job.is_evaluated and self._ranks.is_zero:
             apart = self._export_path(state)
             job.model_dir = apart if share_weights(job.target, apart) else job.target
 
     def _write_export(self, job: _Job, snapshot: Snapshot) -> None:
-        write_weights(
-            job.target, lambda directory: self._write_model(directory, snapshot), ranks=self._peers
-        )
+        self._files.write_weights(job.target, snapshot)
         job.model_dir = job.target
-
-    def _write_model(self, directory: Path, snapshot: Snapshot) -> None:
-        export_causal_lm(
-            self._engine.causal_lm,
-            dict(snapshot.weights),
-            directory,
-            weights_format=self._settings.weights_format,
-        )
-        self._tokenizer.save_pretrained(directory)
 
     def _published(self, outcome: Outcome | None) -> None:
         job, self._job = self._job, None

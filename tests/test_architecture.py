@@ -39,6 +39,7 @@ LAYERS = [
     ],
     ROOMS,
     ["preparation", "reporting"],
+    ["snapshot_files"],
     ["saving"],
     ["resume", "loop"],
     ["preflight_checks"],

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sft_dist import saving
+from sft_dist import snapshot_files
 from sft_dist.checkpoint import list_checkpoints
 from sft_dist.config import from_flat
 from sft_dist.data.sampler import BatchPlan
@@ -170,14 +170,14 @@ def test_the_time_lost_to_saving_is_logged_once(make_loop, monkeypatch):
 def failing_disk(monkeypatch):
     """Saves of these steps fail as on a full disk."""
     steps = set()
-    write = saving.write_checkpoint
+    write = snapshot_files.write_checkpoint
 
     def fail(run_dir, contents, **kwargs):
         if contents.state.step in steps:
             raise CheckpointError(f"could not write checkpoint-{contents.state.step}: disk full")
         return write(run_dir, contents, **kwargs)
 
-    monkeypatch.setattr(saving, "write_checkpoint", fail)
+    monkeypatch.setattr(snapshot_files, "write_checkpoint", fail)
     return steps
 
 

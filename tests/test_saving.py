@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sft_dist import saving as saving_module
+from sft_dist import snapshot_files
 from sft_dist.checkpoint import damage, list_checkpoints, read_training_state, snapshot
 from sft_dist.config import from_flat
 from sft_dist.errors import CheckpointError
@@ -30,7 +31,7 @@ class Gate:
         self.open = threading.Event()
         self.entered = threading.Event()
         self.error = None
-        export = saving_module.export_causal_lm
+        export = snapshot_files.export_causal_lm
 
         def waiting(*args, **kwargs):
             self.entered.set()
@@ -39,7 +40,7 @@ class Gate:
                 raise OSError(self.error, os.strerror(self.error))
             export(*args, **kwargs)
 
-        monkeypatch.setattr(saving_module, "export_causal_lm", waiting)
+        monkeypatch.setattr(snapshot_files, "export_causal_lm", waiting)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 
-from sft_dist import saving as saving_module
+from sft_dist import snapshot_files
 from sft_dist.checkpoint import damage, list_checkpoints
 from sft_dist.config import from_flat
 from sft_dist.errors import CheckpointError
@@ -88,13 +88,13 @@ def save(engine, saving, step, *, wait=True):
 def beside_training(ranks, run_dir):
     """Collectives of training while rank 1's disk is slow: neither waits for the other."""
     engine, saving, _ = make(ranks, run_dir)
-    write = saving_module.save_optimizer_state
+    write = snapshot_files.save_optimizer_state
 
     def slow(*args, **kwargs):
         time.sleep(2.0 if ranks.rank == 1 else 0)
         write(*args, **kwargs)
 
-    saving_module.save_optimizer_state = slow
+    snapshot_files.save_optimizer_state = slow
     try:
         began = time.monotonic()
         save(engine, saving, 3, wait=False)
@@ -105,7 +105,7 @@ def beside_training(ranks, run_dir):
         longest = time.monotonic() - began
         saving.settle()
     finally:
-        saving_module.save_optimizer_state = write
+        snapshot_files.save_optimizer_state = write
     return {"rounds": rounds, "seconds": longest, "stall": saving.stall_seconds}
 
 
@@ -120,14 +120,14 @@ def stored(ranks, path):
 def one_rank_cannot_write(ranks, run_dir, failing_rank):
     engine, saving, _ = make(ranks, run_dir)
     save(engine, saving, 3)
-    write = saving_module.save_optimizer_state
+    write = snapshot_files.save_optimizer_state
     if ranks.rank == failing_rank:
-        saving_module.save_optimizer_state = lambda directory, state, group: write(
+        snapshot_files.save_optimizer_state = lambda directory, state, group: write(
             directory, Broken(state), group=group
         )
     save(engine, saving, 6, wait=False)
     fault = fault_of(saving.settle)
-    saving_module.save_optimizer_state = write
+    snapshot_files.save_optimizer_state = write
     save(engine, saving, 9)
     return {"fault": fault, "entries": [p.name for p in list_checkpoints(run_dir)]}
 
@@ -148,13 +148,13 @@ class Unwritable(torch.Tensor):
 
 def an_export_fails(ranks, run_dir):
     engine, saving, lost = make(ranks, run_dir, on_save_error="continue")
-    export = saving_module.export_causal_lm
-    saving_module.export_causal_lm = failing(errno.ENOSPC)
+    export = snapshot_files.export_causal_lm
+    snapshot_files.export_causal_lm = failing(errno.ENOSPC)
     saving.export(replace(STATE, step=5))
     while not any_rank(saving.has_failed(), ranks.device):  # as the loop asks at each step
         time.sleep(0.01)
     saving.settle()
-    saving_module.export_causal_lm = export
+    snapshot_files.export_causal_lm = export
     save(engine, saving, 6)
     saving.finish()
     return {"lost": lost, "entries": entries(run_dir)}
