@@ -70,14 +70,14 @@ class HostMemory:
         if size == 0:
             return torch.empty_like(tensor, device="cpu")
         if not self._blocks or self._used + size > len(self._blocks[-1]):
-            self._grow(size)
+            self._grow(max(BLOCK, size))
         block, start = self._blocks[-1], self._used
         self._used = _aligned(start + size)
         flat = torch.frombuffer(block, dtype=tensor.dtype, count=tensor.numel(), offset=start)
         return flat.view(tensor.shape)
 
     def _grow(self, nbytes: int) -> None:
-        block = mmap.mmap(-1, max(BLOCK, nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
         whole = torch.frombuffer(block, dtype=torch.uint8)
