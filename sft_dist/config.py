@@ -191,6 +191,9 @@ class CheckpointConfig:
     """When a checkpoint cannot be written (disk full, no permission). stop: at once, with the
     reason; steps that could not be kept are paid for in vain, and the older checkpoints are whole.
     continue: train on and try again at the next save; if the last one fails, the run failed."""
+    max_runtime: int | None = None
+    """Seconds after which the run has saved and left, to be continued (`requeue`); counted from the
+    start of the process. The longest step and the longest save so far are kept free at the end."""
     resume_from_checkpoint: str | None = None
     """Path of a checkpoint or of a run directory, or latest (fresh start when there is none)."""
     weights_format: Literal["safetensors", "bin"] = "safetensors"

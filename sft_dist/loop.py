@@ -28,6 +28,7 @@ from sft_dist.runtime.stopping import StopRequest, take_save_request
 from sft_dist.saving import Saving
 from sft_dist.schedule import learning_rate_at
 from sft_dist.tracking.memory import peak_memory_gib
+from sft_dist.tracking.startup import process_age
 from sft_dist.tracking.throughput import peak_flops, performance_row, step_flops
 from sft_dist.tracking.tracker import Tracker
 from sft_dist.train_state import TrainState
@@ -75,6 +76,7 @@ class TrainingLoop:
             evaluations=evaluations,
             on_lost_evaluation=self.failed_evaluations.append,
         )
+        self._longest_step = 0.0
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
 
@@ -113,6 +115,7 @@ class TrainingLoop:
         result = self._train_step(state.step + 1, batch.micro_batches, normalizer, rate)
         state = state.advanced(target_tokens)
         seconds = time.monotonic() - began
+        self._longest_step = max(self._longest_step, seconds)
         row = self._row(state, result, batch.examples, rate)
         self.tracker.log_step(row | self._performance(batch, seconds, waited))
         if state.step % self.config.tracking.log_steps == 0:
@@ -200,11 +203,20 @@ class TrainingLoop:
         """
         with self.evaluation_cost.timed():  # asks for the evaluation of what has been written
             self.saving.poll()
+        self._watch_the_time()
         stop = self.stop.requested()
         if not any_rank(stop or self.saving.has_failed(), self.ranks.device):
             return False
         self.saving.settle()
         return any_rank(stop, self.ranks.device)
+
+    def _watch_the_time(self) -> None:
+        """Ask to stop while there is time for one more step and a save before `--max_runtime`."""
+        limit = self.config.checkpoint.max_runtime
+        if limit is not None:
+            still_needed = self._longest_step + self.saving.longest_seconds
+            if process_age() + still_needed > limit:
+                self.stop.ask(f"--max_runtime {limit}: {still_needed:.0f} s kept for the save")
 
     def _save_requested(self) -> bool:
         return self.ranks.is_zero and take_save_request(self.run_dir)

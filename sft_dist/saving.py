@@ -106,6 +106,8 @@ class Saving:
         self._requested_step: int | None = None
         self._last_fault: CheckpointError | None = None
         self._evaluated_apart: set[int] = set()
+        self.longest_seconds = 0.0
+        """That one save has taken so far, from the copy to the name."""
         self.stall_seconds = 0.0
         """Time that training has stood still for saving; who logs it sets it back."""
 
@@ -246,6 +248,7 @@ class Saving:
             return
         if job.is_checkpoint:
             self._last_fault = None
+        self.longest_seconds = max(self.longest_seconds, job.copy_seconds + outcome.seconds)
         logger.info(
             "saved %s: %.3g GiB of this rank copied in %.2f s, written in %.1f s",
             job.target, job.nbytes / GIB, job.copy_seconds, outcome.seconds,

@@ -233,17 +233,12 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
             loop.report([result])
     reading = loop.evaluations.steps_reading()
     loop.saving.tidy(reading, loop.accuracies)
-    unscored = sorted({*loop.failed_evaluations, *reading})
     loop.evaluations.close()
     loop.tracker.close()
-    if done:
-        reason = "all steps are done"
-        if unscored:  # said at the end, where it is read, and no reason to train again
-            reason += f"; no result of the evaluations of steps {unscored}, see logs/"
-        write_status(run_dir, "finished", reason, step=state.step, unscored=unscored)
-        logger.info("finished: %d steps (%s); results in %s", state.step, reason, run_dir)
-    else:
-        reason = loop.stop.reason or "a rank was asked to stop"
+    if done and not (reading and stop.requested()):
+        tell_finished(run_dir, state.step, unscored=sorted({*loop.failed_evaluations, *reading}))
+    else:  # also in the wait for evaluations: a resumed run has only them to do
+        reason = loop.stop.reason or stop.reason or "a rank was asked to stop"
         write_status(run_dir, "requeue", reason, step=state.step)
         logger.info(
             "stopped at step %d (%s); continue with --resume_from_checkpoint latest "
@@ -251,6 +246,15 @@ def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "Stop
         )  # fmt: skip
     loop.page.finish()
     logger.info("report: %s", run_dir / "report.html")
+
+
+def tell_finished(run_dir: Path, step: int, *, unscored: list[int]) -> None:
+    """Say that all steps are done, and of which steps there will be no result."""
+    reason = "all steps are done"
+    if unscored:  # said at the end, where it is read, and no reason to train again
+        reason += f"; no result of the evaluations of steps {unscored}, see logs/"
+    write_status(run_dir, "finished", reason, step=step, unscored=unscored)
+    logger.info("finished: %d steps (%s); results in %s", step, reason, run_dir)
 
 
 def give_up(

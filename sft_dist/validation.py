@@ -15,7 +15,8 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 AT_LEAST_ONE = (
     "max_seq_length", "num_epochs", "max_steps", "batch_size", "gradient_accumulation_steps",
     "global_batch_size", "eval_steps", "eval_batch_size", "generation_max_length", "save_steps",
-    "log_steps", "holdout", "eval_num_samples", "eval_gpus", "max_tokens_per_microbatch",
+    "log_steps", "holdout", "max_runtime", "eval_num_samples", "eval_gpus",
+    "max_tokens_per_microbatch",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "learning_rate", "warmup_steps", "max_grad_norm", "weight_decay", "max_eval_samples",

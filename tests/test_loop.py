@@ -216,6 +216,18 @@ def test_a_stop_saves_at_the_step_it_was_seen(make_loop, tmp_path):
     assert saved_steps(loop) == ["checkpoint-1"]
 
 
+def test_it_saves_and_leaves_before_the_time_is_up(make_loop, tmp_path, monkeypatch):
+    ages = iter([10.0, 70.0, 95.0, 101.0])
+    monkeypatch.setattr("sft_dist.loop.process_age", lambda: next(ages))
+    with stop_on_signals(tmp_path) as stop:
+        loop = make_loop(stop=stop, max_runtime=100)
+        loop.saving.longest_seconds = 20.0
+        state = loop.run(fresh())
+    assert state.step == 3  # 70 s and a save are within 100, 95 s and a save are not
+    assert saved_steps(loop)[-1] == "checkpoint-3"
+    assert stop.reason.startswith("--max_runtime 100")
+
+
 def test_a_save_file_asks_for_a_checkpoint_now(make_loop):
     loop = make_loop(keep_last_n_checkpoints=0)
     (loop.run_dir / "SAVE").touch()

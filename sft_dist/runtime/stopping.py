@@ -38,6 +38,10 @@ class StopRequest:
             self.reason = f"STOP file: {text}" if text else "STOP file"
         return self.reason is not None
 
+    def ask(self, reason: str) -> None:
+        """Ask for it from inside; an earlier reason stays."""
+        self.reason = self.reason or reason
+
     def note(self, number: int, _: FrameType | None) -> None:
         """Signal handler. The same signal once more, later, exits at once: somebody means it."""
         now = time.monotonic()
