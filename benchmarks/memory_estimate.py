@@ -18,7 +18,8 @@ from typing import Any
 
 from sft_dist.config import from_flat
 from sft_dist.preflight_checks.memory_model import ModelShape, StepShape, estimate_memory
-from sft_dist.preflight_checks.probe import ProbeResult, free_port, probe_rank
+from sft_dist.preflight_checks.probe import ProbeResult, probe_rank
+from sft_dist.runtime.launch_environment import free_port
 
 MIB = 2**20
 

@@ -247,6 +247,11 @@ class TrainConfig:
         return explicit or self.batch.batch_size * self.data.max_seq_length
 
 
+def bytes_per_weight(dtype: str) -> int:
+    """Of a weight in forward and backward, by the name of `--dtype`."""
+    return 2 if dtype == "bfloat16" else 4
+
+
 GROUPS: dict[str, type] = {
     f.name: f.default_factory  # type: ignore[misc]
     for f in fields(TrainConfig)

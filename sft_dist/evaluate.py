@@ -127,10 +127,9 @@ def serve(argv: Sequence[str], run_dir: Path, *, idle_seconds: float) -> None:
     Raises:
         EvaluationError: when the run does not begin in time, or no worker can be kept alive.
     """
-    from sft_dist.evaluation.placement import OWN_MEMORY, gpus
+    from sft_dist.evaluation.placement import gpus
     from sft_dist.evaluation.server import EvaluationServer
-    from sft_dist.evaluation.worker_group import worker_group
-    from sft_dist.evaluation.worker_process import WorkerOptions
+    from sft_dist.evaluation.worker_group import worker_group, worker_options
     from sft_dist.model import local_model_dir
     from sft_dist.tracking.console import set_up_logging
 
@@ -138,13 +137,7 @@ def serve(argv: Sequence[str], run_dir: Path, *, idle_seconds: float) -> None:
     wait_for_run(run_dir, idle_seconds)
     config, _ = parse_evaluate_config(argv, checks=(), inherited=read_run_config(run_dir))
     settings = config.evaluation
-    options = WorkerOptions(
-        backend=settings.eval_backend,
-        warm_model=str(local_model_dir(config.model.model_path)),
-        gpu_memory_utilization=settings.eval_gpu_memory or OWN_MEMORY,
-        enforce_eager=settings.eval_enforce_eager,
-        eval_batch_size=settings.eval_batch_size,
-    )
+    options = worker_options(settings, local_model_dir(config.model.model_path), alone=True)
     run_dir = run_dir.absolute()
     server = EvaluationServer(
         run_dir,

@@ -12,14 +12,13 @@ import torch.distributed as dist
 
 from sft_dist.checkpoint import checkpoint_step, list_checkpoints
 from sft_dist.config import TrainConfig
-from sft_dist.data.packing import MicroBatch
 from sft_dist.data.prefetch import BatchBuilder, BatchLoader, StepBatch
-from sft_dist.data.tokenization import TokenizedExample
 from sft_dist.engines.protocol import Engine, StepResult
 from sft_dist.errors import NonFiniteError
 from sft_dist.evaluation.cost import EvaluationCost
+from sft_dist.evaluation.exports import list_exports
 from sft_dist.evaluation.scoring import EvaluationResult
-from sft_dist.evaluation.session import EXPORTS, Evaluations
+from sft_dist.evaluation.session import Evaluations
 from sft_dist.normalization import LossNormalization
 from sft_dist.preparation import Prepared
 from sft_dist.reporting.writer import BackgroundReport
@@ -59,9 +58,6 @@ class TrainingLoop:
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
         self.accuracies = dict(accuracies or {})
-        self.normalization = LossNormalization(
-            config.batch.loss_normalization, config.batch.loss_constant
-        )
         self.failed_evaluations: list[int] = []
         self.evaluation_cost = EvaluationCost()
         self.page = BackgroundReport(run_dir)
@@ -102,21 +98,17 @@ class TrainingLoop:
         began = time.monotonic()
         batch = self._batches.take(state.step)
         waited = time.monotonic() - began
-        target_tokens = sum(e.num_target_tokens for e in batch.examples)
         rate = learning_rate_at(
             state.step,
             peak=self.config.optimizer.learning_rate,
             warmup_steps=self.prepared.warmup_steps,
             total_steps=self.plan.total_steps,
         )
-        normalizer = self.normalization.normalizer(
-            num_examples=len(batch.examples), num_target_tokens=target_tokens
-        )
-        result = self._train_step(state.step + 1, batch.micro_batches, normalizer, rate)
-        state = state.advanced(target_tokens)
+        result = self._train_step(state.step + 1, batch, rate)
+        state = state.advanced(batch.num_target_tokens)
         seconds = time.monotonic() - began
         self._longest_step = max(self._longest_step, seconds)
-        row = self._row(state, result, batch.examples, rate)
+        row = self._row(state, result, batch, rate)
         self.tracker.log_step(row | self._performance(batch, seconds, waited))
         if state.step % self.config.tracking.log_steps == 0:
             self.saving.stall_seconds = 0.0
@@ -135,15 +127,13 @@ class TrainingLoop:
         if results:  # none on ranks other than 0
             self.page.refresh()
 
-    def _train_step(
-        self, number: int, mine: Sequence[MicroBatch], normalizer: float, rate: float
-    ) -> StepResult:
+    def _train_step(self, number: int, batch: StepBatch, rate: float) -> StepResult:
         try:
-            result = self.engine.train_step(mine, normalizer, rate)
+            result = self.engine.train_step(batch.micro_batches, batch.normalizer, rate)
         except NonFiniteError as error:
             raise NonFiniteError(f"step {number}: {error}") from error
         if not result.applied:
-            ids = ", ".join(i for batch in mine for i in batch.example_ids)
+            ids = ", ".join(i for mine in batch.micro_batches for i in mine.example_ids)
             raise NonFiniteError(
                 f"step {number}: expected a finite gradient, found norm "
                 f"{result.grad_norm_preclip}; no update was made. Rank {self.ranks.rank} had the "
@@ -178,9 +168,7 @@ class TrainingLoop:
         """
         weights = {0: self.prepared.model_dir}
         weights |= {checkpoint_step(path): path for path in list_checkpoints(self.run_dir)}
-        weights |= {
-            int(path.name.split("-")[1]): path for path in self.run_dir.glob(f"{EXPORTS}/step-*")
-        }
+        weights |= list_exports(self.run_dir)
         for step, path in sorted(weights.items()):
             due = step <= state.step and self._evaluation_is_due(step)
             if due and step not in self.accuracies:
@@ -222,12 +210,9 @@ class TrainingLoop:
         return self.ranks.is_zero and take_save_request(self.run_dir)
 
     def _row(
-        self, state: TrainState, result: StepResult, batch: Sequence[TokenizedExample], rate: float
+        self, state: TrainState, result: StepResult, batch: StepBatch, rate: float
     ) -> dict[str, Any]:
-        tokens = sum(e.num_target_tokens for e in batch)
-        normalizer = self.normalization.normalizer(
-            num_examples=len(batch), num_target_tokens=tokens
-        )
+        tokens = batch.num_target_tokens
         limit = self.config.optimizer.max_grad_norm
         norm = result.grad_norm_preclip
         return {
@@ -235,13 +220,13 @@ class TrainingLoop:
             "train/step": state.step,
             "train/epoch": state.step / self.plan.steps_per_epoch,
             "train/loss": result.loss_sum / tokens,
-            "train/objective": result.objective_sum / normalizer,
+            "train/objective": result.objective_sum / batch.normalizer,
             "train/token_entropy": result.entropy_sum / tokens,
             "train/token_accuracy": result.num_correct / tokens,
             "train/learning_rate": rate,
             "train/grad_norm": min(norm, limit) if limit else norm,
             "train/grad_norm_preclip": norm,
-            "train/examples": len(batch),
+            "train/examples": len(batch.examples),
             "train/target_tokens": tokens,
         }
 
@@ -253,7 +238,9 @@ class TrainingLoop:
             world_size=self.ranks.world_size,
             max_tokens=self.config.max_tokens_per_microbatch(),
             packing=self.config.batch.packing,
-            normalization=self.normalization,
+            normalization=LossNormalization(
+                self.config.batch.loss_normalization, self.config.batch.loss_constant
+            ),
             device=self.ranks.device,
         )
 

@@ -100,49 +100,44 @@ class _ChunkedLoss(torch.autograd.Function):
         target_weights: Tensor,
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
-        gradients = _HeadGradients(weight, bias) if with_gradient else None
+        gradients = _HeadGradients(hidden, weight, bias) if with_gradient else None
         size = max(1, CHUNK_ELEMENTS // weight.shape[0])
-        of_hidden = torch.empty_like(hidden) if with_gradient else None
         chunks = []
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             logits = nn.functional.linear(hidden[part], weight, bias)
             weights = target_weights[part] if with_gradient else None
             chunks.append(_score(logits, target_ids[part], weights))
-            if gradients is not None and of_hidden is not None:
-                torch.mm(logits, weight, out=of_hidden[part])  # the logits' gradient by now
-                gradients.add(logits, hidden[part])
+            if gradients is not None:
+                gradients.add(part, logits, hidden, weight)  # the logits' gradient by now
             del logits  # before those of the next chunk are made
         log_probs, entropy, correct = (torch.cat(parts) for parts in zip(*chunks, strict=True))
         ctx.mark_non_differentiable(log_probs, entropy, correct)
-        ctx.of_hidden, ctx.gradients = of_hidden, gradients
+        ctx.gradients = gradients
         return -(target_weights * log_probs).sum(), log_probs, entropy, correct
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        of_hidden, gradients = ctx.of_hidden, ctx.gradients
-        ctx.of_hidden = ctx.gradients = None
+        gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError("the loss of a chunked head can be differentiated once")
-        return of_hidden.mul_(factor), *gradients.scaled(factor), None, None, None
+        return *gradients.scaled(factor), None, None, None
 
 
 def _score(logits: Tensor, target_ids: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
     """Log-probabilities, entropies and hits of a chunk of `n` tokens, each (n,) float32.
 
-    With `weights` (n,) the logits (n, V) are overwritten by the gradient of the weighted loss. In
-    blocks of rows, since float32 copies are made of them.
+    The logits (n, V) are used up; with `weights` (n,) the gradient of the weighted loss is left in
+    their place. In blocks of rows, since float32 copies are made of them.
     """
     on_cpu = logits.device.type == "cpu"
     size = max(1, CPU_BLOCK_ELEMENTS // logits.shape[1]) if on_cpu else len(logits)
-    blocks = zip(
-        logits.split(size),
-        target_ids.split(size),
-        [None] * len(logits) if weights is None else weights.split(size),
-        strict=False,
-    )
-    scores = [_score_block(*block) for block in blocks]
+    scores = []
+    for start in range(0, len(logits), size):
+        block = slice(start, start + size)
+        block_weights = None if weights is None else weights[block]
+        scores.append(_score_block(logits[block], target_ids[block], block_weights))
     return tuple(torch.cat(parts) for parts in zip(*scores, strict=True))
 
 
@@ -153,9 +148,7 @@ def _score_block(logits: Tensor, target_ids: Tensor, weights: Tensor | None) -> 
     products than bmm (torch 2.13; together a third of the time of the obvious form).
     """
     shifted = logits.float()
-    top = shifted.amax(-1)
-    # Not in place: float32 logits are the caller's own.
-    shifted = shifted - top[:, None]
+    shifted -= shifted.amax(-1)[:, None]
     chosen = shifted.gather(-1, target_ids[:, None])[:, 0]
     probabilities = shifted.softmax(-1)
     # The most probable token has logit 0 here, and a probability that never underflows.
@@ -169,16 +162,19 @@ def _score_block(logits: Tensor, target_ids: Tensor, weights: Tensor | None) -> 
 
 
 class _HeadGradients:
-    """Gradients of weight and bias, added up over the chunks."""
+    """Gradients of hidden states, weight and bias, chunk by chunk."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self._dtype = weight.dtype
+        self._of_hidden = torch.empty_like(hidden)
         # float32: a sum over chunks in bf16 would lose what is small beside the sum.
         self._of_weight: Tensor | None = None
         self._of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
 
-    def add(self, logit_gradient: Tensor, hidden: Tensor) -> None:
-        """Count one chunk: `logit_gradient` (n, V) of the logits made from `hidden` (n, D)."""
+    def add(self, part: slice, logit_gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
+        """Count one chunk: `logit_gradient` (n, V) of the logits of `hidden[part]`."""
+        torch.mm(logit_gradient, weight, out=self._of_hidden[part])
+        hidden = hidden[part]
         if self._of_weight is None:
             self._of_weight = (logit_gradient.t() @ hidden).float()
         elif logit_gradient.dtype == torch.float32:
@@ -188,8 +184,9 @@ class _HeadGradients:
         if self._of_bias is not None:
             self._of_bias += logit_gradient.sum(0)
 
-    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Both times `factor`, in the type of the parameters."""
+    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The three times `factor`, in the type of the parameters."""
         assert self._of_weight is not None
         of_bias = None if self._of_bias is None else (self._of_bias * factor).to(self._dtype)
-        return self._of_weight.mul_(factor).to(self._dtype), of_bias
+        of_weight = self._of_weight.mul_(factor).to(self._dtype)
+        return self._of_hidden.mul_(factor), of_weight, of_bias

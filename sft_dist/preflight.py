@@ -171,8 +171,9 @@ def probe(
     longest: "LongestBatch",
 ) -> list["ProbeResult"]:
     """One measurement a rank, or none without `--probe`. Collective."""
-    from sft_dist.preflight_checks.probe import free_port, probe_rank
+    from sft_dist.preflight_checks.probe import probe_rank
     from sft_dist.runtime.distributed import broadcast_text
+    from sft_dist.runtime.launch_environment import free_port
 
     if not options.probe:
         return []

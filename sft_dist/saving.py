@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from sft_dist.checkpoint import (
     take_snapshot,
     what_to_keep,
 )
-from sft_dist.config import TrainConfig
+from sft_dist.config import TrainConfig, bytes_per_weight
 from sft_dist.engines.protocol import Engine
 from sft_dist.errors import CheckpointError
-from sft_dist.evaluation.session import EXPORTS, Evaluations
+from sft_dist.evaluation.exports import new_export_path
+from sft_dist.evaluation.session import Evaluations
 from sft_dist.runtime.distributed import Ranks
 from sft_dist.snapshot_files import SnapshotFiles
 from sft_dist.train_state import TrainState
@@ -97,7 +97,7 @@ class Saving:
         if self._settings.async_save:
             self._memory = memory_for_snapshots(
                 engine,
-                weight_bytes=num_parameters * (2 if config.model.dtype == "bfloat16" else 4),
+                weight_bytes=num_parameters * bytes_per_weight(config.model.dtype),
                 ranks=self._peers,
                 device=ranks.device,
             )
@@ -140,7 +140,7 @@ class Saving:
             CheckpointError: on all ranks, when the former save failed and errors stop the run.
         """
         began = time.monotonic()
-        target = self._export_path(state)
+        target = new_export_path(self._run_dir, state.step, attempt=state.attempt)
         self._end_former(target)
         snapshot, job = self._copy(_Job(state.step, target, False, True, 0), with_optimizer=False)
         if self._ranks.is_zero:
@@ -235,7 +235,7 @@ class Saving:
     ) -> None:
         self._files.write_checkpoint(self._run_dir, state, snapshot, retention)
         if job.is_evaluated and self._ranks.is_zero:
-            apart = self._export_path(state)
+            apart = new_export_path(self._run_dir, state.step, attempt=state.attempt)
             job.model_dir = apart if share_weights(job.target, apart) else job.target
 
     def _write_export(self, job: _Job, snapshot: Snapshot) -> None:
@@ -270,9 +270,3 @@ class Saving:
             raise fault from error
         if self._ranks.is_zero:
             logger.error("%s%s", fault, "" if is_last else ". Training goes on meanwhile")
-
-    def _export_path(self, state: TrainState) -> Path:
-        """Never a directory of an earlier attempt: an evaluation may be reading it."""
-        path = self._run_dir / EXPORTS / f"step-{state.step:06d}-attempt-{state.attempt}"
-        again = (path.with_name(f"{path.name}.{number}") for number in count(1))
-        return next(p for p in chain([path], again) if not p.exists())

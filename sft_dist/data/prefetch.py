@@ -30,6 +30,10 @@ class StepBatch:
     """Tokens by rank and micro-batch, with padding."""
     micro_batches: list[MicroBatch]
     """This rank's."""
+    num_target_tokens: int
+    """Tokens with a loss, of all ranks."""
+    normalizer: float
+    """What the loss of the global batch is divided by, see `LossNormalization`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,17 @@ class BatchBuilder:
             # A new thread stands on GPU 0; without this every rank would open a context there.
             with torch.cuda.device(self.device):
                 mine = [_pinned(micro_batch) for micro_batch in mine]
-        return StepBatch(batch, plan, computed_tokens(plan, lengths, packing=self.packing), mine)
+        targets = sum(e.num_target_tokens for e in batch)
+        return StepBatch(
+            batch,
+            plan,
+            computed_tokens(plan, lengths, packing=self.packing),
+            mine,
+            num_target_tokens=targets,
+            normalizer=self.normalization.normalizer(
+                num_examples=len(batch), num_target_tokens=targets
+            ),
+        )
 
 
 class BatchLoader:

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from sft_dist.config import OptimizerConfig
 from sft_dist.data.packing import MicroBatch
 from sft_dist.engines.protocol import StepResult
-from sft_dist.engines.torch_engine import adam_state, adamw
+from sft_dist.engines.torch_engine import adam_state, adamw, clipped_step
 from sft_dist.engines.totals import StepTotals
 from sft_dist.model import TokenScorer
 from sft_dist.normalization import engine_loss_scale
@@ -85,7 +85,12 @@ class FsdpEngine:
             norm = self._take_gradients()
             applied = math.isfinite(norm)
             if applied:
-                self._update(norm, learning_rate)
+                clipped_step(
+                    self.optimizer,
+                    norm,
+                    max_grad_norm=self.max_grad_norm,
+                    learning_rate=learning_rate,
+                )
         finally:
             self._zero_grad()
         return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
@@ -139,15 +144,6 @@ class FsdpEngine:
         square = torch.nn.utils.get_total_norm(gradients).double() ** 2
         dist.all_reduce(square)
         return float(square.sqrt())
-
-    @torch.no_grad()
-    def _update(self, norm: float, learning_rate: float) -> None:
-        if 0 < self.max_grad_norm < norm:
-            for master in self.masters.values():
-                if master.grad is not None:
-                    master.grad *= self.max_grad_norm / norm
-        self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.optimizer.step()
 
     def _zero_grad(self) -> None:
         for tensor in (*self.parameters.values(), *self.masters.values()):

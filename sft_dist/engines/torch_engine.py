@@ -135,12 +135,9 @@ class TorchEngine:
 
     @torch.no_grad()
     def _update(self, norm: float, learning_rate: float) -> None:
-        if 0 < self.max_grad_norm < norm:
-            for master in self.masters:
-                if master.grad is not None:
-                    master.grad *= self.max_grad_norm / norm
-        self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.optimizer.step()
+        clipped_step(
+            self.optimizer, norm, max_grad_norm=self.max_grad_norm, learning_rate=learning_rate
+        )
         for master, parameter in zip(self.masters, self.parameters.values(), strict=True):
             if parameter is not master:
                 parameter.copy_(master)
@@ -154,6 +151,26 @@ class TorchEngine:
             master, state = self.masters[index], self._state(index)
             moments = {kind: state[kind].view(-1) for kind in MOMENTS}
             yield name, ParameterShard(0, master.numel(), master.detach().view(-1), moments)
+
+
+def clipped_step(
+    optimizer: torch.optim.Optimizer, norm: float, *, max_grad_norm: float, learning_rate: float
+) -> None:
+    """Step the one parameter group, its gradients scaled down to `max_grad_norm` (0: never).
+
+    Args:
+        optimizer: see `adamw`.
+        norm: of the gradients over all ranks; torch's own clipping would divide by norm + 1e-6.
+        max_grad_norm: the most that the norm may be.
+        learning_rate: of this step.
+    """
+    (group,) = optimizer.param_groups
+    if 0 < max_grad_norm < norm:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad *= max_grad_norm / norm
+    group["lr"] = learning_rate
+    optimizer.step()
 
 
 def adam_state(optimizer: torch.optim.Optimizer, master: Tensor) -> dict[str, Tensor]:

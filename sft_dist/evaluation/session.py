@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +16,12 @@ from sft_dist.data.prompts import PROMPTS
 from sft_dist.data.records import MathExample
 from sft_dist.evaluation.client import EvaluationClient
 from sft_dist.evaluation.exports import EXPORTS, remove_export
-from sft_dist.evaluation.placement import OWN_MEMORY, SHARED_MEMORY, gpus, reserved_devices
+from sft_dist.evaluation.placement import gpus, reserved_devices
 from sft_dist.evaluation.problems import build_problems
 from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.scoring import EvaluationResult
 from sft_dist.evaluation.watcher import Submission
-from sft_dist.evaluation.worker_group import WorkerGroup, worker_group
+from sft_dist.evaluation.worker_group import WorkerGroup, worker_group, worker_options
 from sft_dist.evaluation.worker_process import WorkerOptions
 
 logger = logging.getLogger(__name__)
@@ -165,14 +166,9 @@ def _worker_options(
     config: TrainConfig, model_dir: Path, *, longest_prompt: int, beside_training_on_cpu: bool
 ) -> WorkerOptions:
     settings = config.evaluation
-    memory = OWN_MEMORY if settings.eval_placement == "reserved" else SHARED_MEMORY
-    return WorkerOptions(
-        backend=settings.eval_backend,
-        warm_model=str(model_dir),
+    return replace(
+        worker_options(settings, model_dir, alone=settings.eval_placement == "reserved"),
         max_model_len=longest_prompt + settings.generation_max_length,
-        gpu_memory_utilization=settings.eval_gpu_memory or memory,
-        enforce_eager=settings.eval_enforce_eager,
-        eval_batch_size=settings.eval_batch_size,
         nice=CPU_NICE if beside_training_on_cpu else 0,
     )
 

@@ -5,7 +5,11 @@ answers were sampled.
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+Problem = TypeVar("Problem", bound=Hashable)
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -14,6 +18,21 @@ Z95 = 1.959963984540054
 def mean(values: Sequence[float]) -> float | None:
     """The arithmetic mean; None of nothing."""
     return sum(values) / len(values) if values else None
+
+
+def weighted_mean(weighted: Iterable[tuple[float, float]]) -> float | None:
+    """Of (value, weight) pairs; None where nothing has a weight."""
+    pairs = list(weighted)
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else None
+
+
+def shares_by_problem(answers: Iterable[tuple[Problem, float]]) -> dict[Problem, float]:
+    """The share of each problem from (problem, 1 or 0) of every answer, in order of appearance."""
+    found: dict[Problem, list[float]] = defaultdict(list)
+    for problem, right in answers:
+        found[problem].append(right)
+    return {problem: sum(values) / len(values) for problem, values in found.items()}
 
 
 def standard_error(shares: Sequence[float]) -> float | None:

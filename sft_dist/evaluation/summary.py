@@ -14,7 +14,9 @@ from sft_dist.evaluation.statistics import (
     mean,
     pass_at_k,
     reported_ks,
+    shares_by_problem,
     standard_error,
+    weighted_mean,
     wilson_interval,
 )
 
@@ -62,10 +64,7 @@ def breakdown(rows: Iterable[Scored]) -> dict[str, Any]:
 
 def shares(grades: Iterable[GradeRow]) -> dict[str, float]:
     """Each problem's share of right answers, by id."""
-    answers: dict[str, list[float]] = defaultdict(list)
-    for grade in grades:
-        answers[grade.id].append(grade.answer_reward)
-    return {name: sum(values) / len(values) for name, values in answers.items()}
+    return shares_by_problem((grade.id, grade.answer_reward) for grade in grades)
 
 
 def _metrics(rows: Sequence[Scored]) -> dict[str, float | None]:
@@ -141,13 +140,11 @@ def _level(row: Scored) -> str:
 
 def _token_entropy(rows: Sequence[Scored]) -> float | None:
     """Mean over all generated tokens, so a long response weighs more than a short one."""
-    parts = [
+    return weighted_mean(
         (row.completion.mean_token_entropy, row.completion.num_tokens)
         for row in rows
         if row.completion.mean_token_entropy is not None
-    ]
-    tokens = sum(number for _, number in parts)
-    return sum(value * number for value, number in parts) / tokens if tokens else None
+    )
 
 
 def _table(rows: Sequence[Scored], key: Callable[[Scored], str]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from sft_dist.config import EvaluationConfig
+from sft_dist.evaluation.placement import OWN_MEMORY, SHARED_MEMORY
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.worker_process import WorkerOptions, WorkerProcess
 
@@ -17,6 +19,17 @@ class Worker(Protocol):
     def tend(self) -> None: ...  # noqa: D102
     def note_progress(self) -> None: ...  # noqa: D102
     def stop(self) -> None: ...  # noqa: D102
+
+
+def worker_options(settings: EvaluationConfig, model_dir: Path, *, alone: bool) -> WorkerOptions:
+    """What the settings say of a worker; `alone` on its GPU, or beside a rank of training."""
+    return WorkerOptions(
+        backend=settings.eval_backend,
+        warm_model=str(model_dir),
+        gpu_memory_utilization=settings.eval_gpu_memory or (OWN_MEMORY if alone else SHARED_MEMORY),
+        enforce_eager=settings.eval_enforce_eager,
+        eval_batch_size=settings.eval_batch_size,
+    )
 
 
 def worker_group(

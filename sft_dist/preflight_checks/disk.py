@@ -4,7 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
-from sft_dist.config import TrainConfig
+from sft_dist.config import TrainConfig, bytes_per_weight
 from sft_dist.data.sampler import BatchPlan
 from sft_dist.preflight_checks.findings import Finding, gib
 
@@ -16,8 +16,7 @@ ROOM = 1.2
 
 def checkpoint_bytes(num_parameters: int, dtype: str) -> int:
     """One checkpoint: weights and optimizer state."""
-    weights = 2 if dtype == "bfloat16" else 4
-    return num_parameters * (weights + MASTER_AND_MOMENTS)
+    return num_parameters * (bytes_per_weight(dtype) + MASTER_AND_MOMENTS)
 
 
 def kept_checkpoints(config: TrainConfig, plan: BatchPlan) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sft_dist.config import TrainConfig
+from sft_dist.config import TrainConfig, bytes_per_weight
 from sft_dist.engines.ds_config import load_ds_config
 from sft_dist.preflight_checks.findings import Finding, gib
 from sft_dist.preflight_checks.longest import LongestBatch
@@ -48,7 +48,7 @@ def step_shape(
     if config.engine.engine == "deepspeed":
         zero = load_ds_config(config.engine.ds_config).get("zero_optimization", {})
     cuda = torch.cuda.is_available()
-    width = 2 if config.model.dtype == "bfloat16" else 4
+    width = bytes_per_weight(config.model.dtype)
     return StepShape(
         engine=config.engine.engine,
         stage=zero.get("stage", 0),

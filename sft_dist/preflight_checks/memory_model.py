@@ -11,6 +11,7 @@ Shapes: `T` tokens of a micro-batch, `N` of them with a loss, `D` hidden size, `
 from dataclasses import dataclass
 from typing import Any
 
+from sft_dist.config import bytes_per_weight
 from sft_dist.loss import CHUNK_ELEMENTS, CPU_BLOCK_ELEMENTS
 
 FLOAT32 = 4
@@ -74,7 +75,7 @@ class StepShape:
     @property
     def width(self) -> int:
         """Bytes of an element of weights and activations."""
-        return 2 if self.dtype == "bfloat16" else FLOAT32
+        return bytes_per_weight(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ job will be.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,13 +28,6 @@ class ProbeResult:
     step_seconds: float
     error: str = ""
     """Why there is no measurement: the end of the process's output."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on now; on the host of rank 0."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def probe_rank(

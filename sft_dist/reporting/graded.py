@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft_dist.evaluation.statistics import mean, wilson_interval
+from sft_dist.evaluation.statistics import mean, shares_by_problem, weighted_mean, wilson_interval
 from sft_dist.reporting.evaluations import Evaluation
 from sft_dist.reporting.run_files import COMPLETIONS, GRADES, number, read_json_lines, text, whole
 
@@ -65,10 +65,7 @@ class Graded:
 
 def shares(answers: Iterable[Answer]) -> dict[int, float]:
     """Share of right answers by problem."""
-    right: dict[int, list[bool]] = {}
-    for answer in answers:
-        right.setdefault(answer.problem, []).append(answer.right)
-    return {problem: sum(found) / len(found) for problem, found in right.items()}
+    return shares_by_problem((answer.problem, answer.right) for answer in answers)
 
 
 def read_problems(path: Path) -> Problems:
@@ -175,9 +172,9 @@ def _mean_length(answers: Sequence[Answer]) -> float | None:
 
 def _token_entropy(answers: Sequence[Answer]) -> float | None:
     """Mean over all generated tokens: a long response weighs more."""
-    parts = [(a.entropy, a.num_tokens) for a in answers if a.entropy is not None and a.num_tokens]
-    tokens = sum(count for _, count in parts)
-    return sum(entropy * count for entropy, count in parts) / tokens if tokens else None
+    return weighted_mean(
+        (a.entropy, a.num_tokens) for a in answers if a.entropy is not None and a.num_tokens
+    )
 
 
 def _as_level(level: str) -> tuple[bool, int, str]:

@@ -6,7 +6,6 @@ rank enters another one, because the others may not be there.
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from sft_dist.runtime.launch_environment import free_port
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +94,5 @@ def _set_single_process_environment() -> None:
     """What torchrun would set for a single process; DeepSpeed asks for all five."""
     if "RANK" in os.environ:
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ.update(
-        RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))

@@ -1,6 +1,7 @@
 """What the launcher says about the ranks, before any process group exists. No torch."""
 
 import os
+import socket
 
 
 def world_size_from_environment() -> int:
@@ -21,3 +22,10 @@ def on_first_node() -> bool:
 def rank_from_environment() -> int:
     """This process's rank; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on now, for ranks that no launcher gave one."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
