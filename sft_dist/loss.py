@@ -15,6 +15,10 @@ CHUNK_ELEMENTS = 2**26
 """Logits held at a time: 128 MiB in bf16, 441 tokens of Qwen2.5's vocabulary."""
 CPU_BLOCK_ELEMENTS = 2**19
 """Logits turned to float32 at a time on a CPU: 2 MiB, so that they stay in a core's cache."""
+CPU_HEAD_ROWS = 4096
+"""Rows of the head's gradient computed and added at a time on a CPU. One product of all rows, and
+its float32 copy, would be fetched from fresh memory: 0.56 s against 0.36 s for 441 tokens of a
+0.5B model, and 0.8 GiB."""
 
 
 class TokenScores(NamedTuple):
@@ -174,15 +178,24 @@ class _HeadGradients:
     def add(self, part: slice, logit_gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
         """Count one chunk: `logit_gradient` (n, V) of the logits of `hidden[part]`."""
         torch.mm(logit_gradient, weight, out=self._of_hidden[part])
-        hidden = hidden[part]
-        if self._of_weight is None:
-            self._of_weight = (logit_gradient.t() @ hidden).float()
-        elif logit_gradient.dtype == torch.float32:
-            self._of_weight.addmm_(logit_gradient.t(), hidden)
-        else:
-            self._of_weight += logit_gradient.t() @ hidden
+        self._add_to_weight(logit_gradient, hidden[part])
         if self._of_bias is not None:
             self._of_bias += logit_gradient.sum(0)
+
+    def _add_to_weight(self, logit_gradient: Tensor, hidden: Tensor) -> None:
+        vocabulary, is_first = logit_gradient.shape[1], self._of_weight is None
+        if self._of_weight is None:
+            self._of_weight = hidden.new_empty(vocabulary, hidden.shape[1], dtype=torch.float32)
+        size = CPU_HEAD_ROWS if hidden.device.type == "cpu" else vocabulary
+        for total, part in zip(
+            self._of_weight.split(size), logit_gradient.split(size, dim=1), strict=True
+        ):
+            if hidden.dtype == torch.float32:
+                total.addmm_(part.t(), hidden, beta=0 if is_first else 1)
+            elif is_first:
+                total.copy_(part.t() @ hidden)
+            else:
+                total += part.t() @ hidden
 
     def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The three times `factor`, in the type of the parameters."""

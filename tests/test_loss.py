@@ -87,12 +87,14 @@ def test_half_precision_logits_are_scored_in_float32():
 
 @pytest.mark.parametrize("elements", [1, V, 5 * V, 5 * V + 3, N * V, 2**26])
 @pytest.mark.parametrize("block", [V, 3 * V + 1, 2**26])
+@pytest.mark.parametrize("head_rows", [7, 4096])
 @pytest.mark.parametrize("bias", [False, True])
 def test_chunks_give_the_loss_and_the_gradients_of_plain_cross_entropy(
-    monkeypatch, elements, block, bias
+    monkeypatch, elements, block, bias, head_rows
 ):
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", elements)
     monkeypatch.setattr(loss, "CPU_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(loss, "CPU_HEAD_ROWS", head_rows)
     plain = plain_head(bias)
     hidden, targets = inputs()
     expected_hidden = hidden.clone().requires_grad_()
@@ -176,6 +178,7 @@ def test_in_bf16_the_weights_gradient_is_added_up_in_float32(monkeypatch):
     exact.weight.data.copy_(plain.weight.data)
     cross_entropy(exact(hidden.double()), targets, reduction="sum").backward()
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 4 * V)  # 500 chunks
+    monkeypatch.setattr(loss, "CPU_HEAD_ROWS", 7)
     head = LossHead.sharing(plain)
     head(hidden.clone().requires_grad_(), targets).loss.backward()
     error = (head.weight.grad.double() - exact.weight.grad).norm() / exact.weight.grad.norm()

@@ -21,6 +21,9 @@ from sft_dist.optimizer_state import (
     load_optimizer_state,
 )
 
+ROWS_ADDED = 4096
+"""Of a gradient at a time: the copy of a whole embedding would be half a gigabyte."""
+
 
 def adamw(parameters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
     """The optimizer of every engine: fused AdamW, one parameter group."""
@@ -115,7 +118,10 @@ class TorchEngine:
         def accumulate(low: Tensor) -> None:
             # At once, so that low-precision gradients never stand there for the whole model.
             assert low.grad is not None
-            master.grad = low.grad.float() if master.grad is None else master.grad.add_(low.grad)
+            if master.grad is None:
+                master.grad = low.grad.float()
+            else:
+                add_low_precision(master.grad, low.grad)
             low.grad = None
 
         parameter.register_post_accumulate_grad_hook(accumulate)
@@ -151,6 +157,12 @@ class TorchEngine:
             master, state = self.masters[index], self._state(index)
             moments = {kind: state[kind].view(-1) for kind in MOMENTS}
             yield name, ParameterShard(0, master.numel(), master.detach().view(-1), moments)
+
+
+def add_low_precision(total: Tensor, summand: Tensor) -> None:
+    """Add to a float32 sum, some rows at a time: torch makes a float32 copy of what it adds."""
+    for rows, more in zip(total.split(ROWS_ADDED), summand.split(ROWS_ADDED), strict=True):
+        rows += more
 
 
 def clipped_step(
