@@ -160,7 +160,7 @@ class TorchEngine:
 
 
 def add_low_precision(total: Tensor, summand: Tensor) -> None:
-    """Add to a float32 sum, some rows at a time: torch makes a float32 copy of what it adds."""
+    """Add to a float32 sum, some rows at a time: a CPU makes a float32 copy of what it adds."""
     for rows, more in zip(total.split(ROWS_ADDED), summand.split(ROWS_ADDED), strict=True):
         rows += more
 

@@ -105,7 +105,8 @@ def estimate_memory(model: ModelShape, step: StepShape) -> MemoryEstimate:
     gradients, buffers, update = _gradients(model, step)
     activations = _activations(model, step)
     logits = _logits(model, step)
-    # The (tied) head's gradient is float32 while chunks are added, and one product beside it.
+    # The (tied) head's gradient is float32 while chunks are added, and copied to the weights' type
+    # after the last one.
     head = model.largest * (FLOAT32 + (step.width if step.width < FLOAT32 else 0))
     moments = {
         "loss": resident + gradients + activations + logits + head,

@@ -22,8 +22,7 @@ def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("inputs"), num_train=96)
 
 
-# One engine here, to be done in a minute or two; benchmarks/host_failures.py --engine takes any.
-@pytest.mark.parametrize("engine", ["deepspeed"])
+@pytest.mark.parametrize("engine", ["deepspeed", "fsdp"])
 def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(inputs, tmp_path, engine):
     with virtual_hosts(2) as hosts:
         whole = Job(inputs, tmp_path / "whole", engine)
