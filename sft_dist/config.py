@@ -66,6 +66,9 @@ class OptimizerConfig:
     """Optimizer steps of linear warm-up. Unset: 100, at most 10 % of all steps."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global 2-norm; 0 turns clipping off."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """When a loss or the gradient is not finite, no update is made. stop: the run ends, naming rank
+    and examples. skip: it warns and goes on to the next batch; 10 such steps in a row end it."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW, on every parameter."""
     adam_beta1: float = 0.9

@@ -38,3 +38,7 @@ class EvaluationError(SftDistError):
 
 class NonFiniteError(SftDistError):
     """The loss or the gradient norm is not finite; the update was not applied."""
+
+
+class OutOfMemoryError(SftDistError):
+    """The device, or the host, has no memory left for what was asked of it."""

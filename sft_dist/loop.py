@@ -14,7 +14,6 @@ from sft_dist.checkpoint import checkpoint_step, list_checkpoints
 from sft_dist.config import TrainConfig
 from sft_dist.data.prefetch import BatchBuilder, BatchLoader, StepBatch
 from sft_dist.engines.protocol import Engine, StepResult
-from sft_dist.errors import NonFiniteError
 from sft_dist.evaluation.cost import EvaluationCost
 from sft_dist.evaluation.exports import list_exports
 from sft_dist.evaluation.scoring import EvaluationResult
@@ -26,6 +25,7 @@ from sft_dist.runtime.distributed import Ranks, any_rank
 from sft_dist.runtime.stopping import StopRequest, take_save_request
 from sft_dist.saving import Saving
 from sft_dist.schedule import learning_rate_at
+from sft_dist.step_faults import StepFaults
 from sft_dist.tracking.memory import peak_memory_gib
 from sft_dist.tracking.startup import process_age
 from sft_dist.tracking.throughput import peak_flops, performance_row, step_flops
@@ -72,6 +72,7 @@ class TrainingLoop:
             evaluations=evaluations,
             on_lost_evaluation=self.failed_evaluations.append,
         )
+        self._faults = StepFaults(config, rank=ranks.rank)
         self._longest_step = 0.0
         self._flops = peak_flops_of(ranks)
         self._model_config = _model_shape(prepared.model_dir)
@@ -105,7 +106,7 @@ class TrainingLoop:
             total_steps=self.plan.total_steps,
         )
         result = self._train_step(state.step + 1, batch, rate)
-        state = state.advanced(batch.num_target_tokens)
+        state = state.advanced(batch.num_target_tokens if result.applied else 0)
         seconds = time.monotonic() - began
         self._longest_step = max(self._longest_step, seconds)
         row = self._row(state, result, batch, rate)
@@ -128,17 +129,14 @@ class TrainingLoop:
             self.page.refresh()
 
     def _train_step(self, number: int, batch: StepBatch, rate: float) -> StepResult:
-        try:
+        with self._faults.named(number):
             result = self.engine.train_step(batch.micro_batches, batch.normalizer, rate)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"step {number}: {error}") from error
-        if not result.applied:
-            ids = ", ".join(i for mine in batch.micro_batches for i in mine.example_ids)
-            raise NonFiniteError(
-                f"step {number}: expected a finite gradient, found norm "
-                f"{result.grad_norm_preclip}; no update was made. Rank {self.ranks.rank} had the "
-                f"examples {ids}. Lower --learning_rate or look at these examples"
-            )
+        self._faults.look(
+            number,
+            result,
+            loss=result.loss_sum / batch.num_target_tokens,
+            example_ids=[i for mine in batch.micro_batches for i in mine.example_ids],
+        )
         return result
 
     def _save_and_evaluate(self, state: TrainState) -> None:
@@ -215,19 +213,23 @@ class TrainingLoop:
         tokens = batch.num_target_tokens
         limit = self.config.optimizer.max_grad_norm
         norm = result.grad_norm_preclip
-        return {
+        row = {
             "step": state.step,
             "train/step": state.step,
             "train/epoch": state.step / self.plan.steps_per_epoch,
+            "train/learning_rate": rate,
+            "train/examples": len(batch.examples),
+            "train/target_tokens": tokens,
+        }
+        if not result.applied:
+            return row | {"train/skipped": 1}
+        return row | {
             "train/loss": result.loss_sum / tokens,
             "train/objective": result.objective_sum / batch.normalizer,
             "train/token_entropy": result.entropy_sum / tokens,
             "train/token_accuracy": result.num_correct / tokens,
-            "train/learning_rate": rate,
             "train/grad_norm": min(norm, limit) if limit else norm,
             "train/grad_norm_preclip": norm,
-            "train/examples": len(batch.examples),
-            "train/target_tokens": tokens,
         }
 
     def _batch_builder(self) -> BatchBuilder:

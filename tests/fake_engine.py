@@ -19,8 +19,9 @@ class FakeEngine:
 
     causal_lm = Module()
 
-    def __init__(self, applied=True):
-        self.applied = applied
+    def __init__(self, not_applied=()):
+        """`not_applied`: steps whose update is left out."""
+        self.not_applied, self.asked = set(not_applied), 0
         self.weight = torch.zeros(4, dtype=torch.bfloat16)
         self.master, self.exp_avg, self.exp_avg_sq = (torch.zeros(4) for _ in range(3))
 
@@ -34,8 +35,10 @@ class FakeEngine:
             tensor.fill_(count)
 
     def train_step(self, micro_batches, normalizer, learning_rate):
-        self.steps += 1
-        return StepResult(2.0 * normalizer, 2.0 * normalizer, 1.0, 3.0, 5.0, self.applied)
+        self.asked += 1
+        applied = self.asked not in self.not_applied
+        self.steps += applied
+        return StepResult(2.0 * normalizer, 2.0 * normalizer, 1.0, 3.0, 5.0, applied)
 
     def weights(self):
         yield "model.weight", self.weight

@@ -260,7 +260,19 @@ def test_a_damaged_checkpoint_that_is_reached_again_is_replaced(make_loop):
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_saves_nothing(make_loop):
-    loop = make_loop(engine=FakeEngine(applied=False))
+    loop = make_loop(engine=FakeEngine(not_applied={1}))
     with pytest.raises(NonFiniteError, match=r"step 1: .*train/x/"):
         loop.run(fresh())
     assert saved_steps(loop) == []
+
+
+def test_a_step_that_was_left_out_counts_and_has_no_loss_in_its_row(make_loop):
+    loop = make_loop(engine=FakeEngine(not_applied={3, 4}), on_nonfinite="skip")
+    state = loop.run(fresh())
+    rows = loop.tracker.steps
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert [row["step"] for row in rows if row.get("train/skipped")] == [3, 4]
+    assert [row["step"] for row in rows if "train/loss" not in row] == [3, 4]
+    assert state.target_tokens == sum(
+        row["train/target_tokens"] for row in rows if "train/loss" in row
+    )

@@ -27,12 +27,12 @@ def tiny_model(attention="sdpa", dtype=torch.float32, seed=0, initializer_range=
     return model
 
 
-def tiny_examples(count=37, seed=0):
-    """Lengths 4 ... 60; count is prime to every batch size, so the last batch is short."""
+def tiny_examples(count=37, seed=0, longest=60):
+    """Lengths from 4 tokens on; count is prime to every batch size, so the last batch is short."""
     rng = np.random.default_rng(seed)
     examples = []
     for index in range(count):
-        length = int(rng.integers(4, 61))
+        length = int(rng.integers(4, longest + 1))
         prompt = int(rng.integers(1, length - 1))
         ids = rng.integers(0, VOCAB, length)
         examples.append(TokenizedExample(f"train/x/{index}", ids, prompt))

@@ -69,19 +69,18 @@ class DeepSpeedEngine:
         learning_rate: float,
     ) -> StepResult:
         """See `Engine.train_step`."""
-        totals = StepTotals(self.device)
         # DeepSpeed averages gradients over the ranks, and divides by nothing else here.
         scale = engine_loss_scale(normalizer=normalizer, averaged_over=dist.get_world_size())
         last = len(micro_batches) - 1
-        for index, batch in enumerate(micro_batches):
-            moved = batch.to(self.device)
-            self.engine.set_gradient_accumulation_boundary(index == last)
-            loss = totals.add(moved, self.engine(moved))
-            self.engine.backward(loss * scale, scale_wrt_gas=False)
-            if index < last:
-                self.engine.step()  # counts the micro-step; nothing is updated
-        sums = totals.reduce()
-        norm, applied = self._update(learning_rate)
+        with StepTotals(self.device) as totals:
+            for index, batch in enumerate(micro_batches):
+                self.engine.set_gradient_accumulation_boundary(index == last)
+                loss = totals.add(self.engine(totals.begin(batch)))
+                self.engine.backward(loss * scale, scale_wrt_gas=False)
+                if index < last:
+                    self.engine.step()  # counts the micro-step; nothing is updated
+            sums = totals.reduce()
+            norm, applied = self._update(learning_rate)
         return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
 
     def log_probs(self, micro_batch: MicroBatch) -> Tensor:
@@ -126,7 +125,17 @@ class DeepSpeedEngine:
         self.engine.step()
         if norm is None:
             norm = float(self.engine.get_global_grad_norm())
-        return norm, self.engine.was_step_applied() and math.isfinite(norm)
+        applied = self.engine.was_step_applied() and math.isfinite(norm)
+        if not applied:
+            self._drop_gradients()
+        return norm, applied
+
+    def _drop_gradients(self) -> None:
+        """With its optimizer offloaded, ZeRO-1 and -2 add to what is left of a step left out."""
+        if self.stage in (1, 2):
+            left = getattr(self.optimizer, "averaged_gradients", {})
+            for group in left:
+                left[group] = None
 
     def _unsharded_grad_norm(self) -> float:
         """Stage 0 reduces the gradients in place, clips them, and tells no norm."""

@@ -73,14 +73,12 @@ class FsdpEngine:
         learning_rate: float,
     ) -> StepResult:
         """See `Engine.train_step`."""
-        totals = StepTotals(self.device)
         scale = engine_loss_scale(normalizer=normalizer)  # FSDP is told to sum, see `_shard`
         last = len(micro_batches) - 1
-        try:
+        with StepTotals(self.device) as totals:
             for index, batch in enumerate(micro_batches):
                 self._prepare_backward(is_last=index == last)
-                moved = batch.to(self.device)
-                (totals.add(moved, self.module(moved)) * scale).backward()
+                (totals.add(self.module(totals.begin(batch))) * scale).backward()
             sums = totals.reduce()
             norm = self._take_gradients()
             applied = math.isfinite(norm)
@@ -91,8 +89,7 @@ class FsdpEngine:
                     max_grad_norm=self.max_grad_norm,
                     learning_rate=learning_rate,
                 )
-        finally:
-            self._zero_grad()
+        self._zero_grad()
         return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
 
     def log_probs(self, micro_batch: MicroBatch) -> Tensor:

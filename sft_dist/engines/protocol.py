@@ -12,6 +12,15 @@ from sft_dist.optimizer_state import OptimizerState
 
 
 @dataclass(frozen=True)
+class MicroBatchLoss:
+    """One micro-batch of this rank."""
+
+    loss: float
+    """Mean over its target tokens, nats."""
+    example_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StepResult:
     """One optimizer step, over all ranks."""
 
@@ -26,7 +35,11 @@ class StepResult:
     grad_norm_preclip: float
     """2-norm of the gradient of the global batch's loss, before clipping."""
     applied: bool
-    """False when the gradient was not finite: no parameter was changed then."""
+    """False when a loss or the gradient was not finite: no parameter was changed then."""
+    culprits: str = ""
+    """Ranks and examples of the losses that are not finite; empty when all are."""
+    micro_batch_losses: tuple[MicroBatchLoss, ...] = ()
+    """Of this rank."""
 
 
 class Engine(Protocol):
@@ -46,7 +59,7 @@ class Engine(Protocol):
             learning_rate: of this update.
 
         Raises:
-            NonFiniteError: naming ranks and examples, before anything is updated.
+            OutOfMemoryError: naming the micro-batch, on the rank whose memory it is.
         """
         ...
 

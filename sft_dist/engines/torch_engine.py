@@ -64,20 +64,15 @@ class TorchEngine:
         learning_rate: float,
     ) -> StepResult:
         """See `Engine.train_step`."""
-        totals = StepTotals(self.device)
         scale = engine_loss_scale(normalizer=normalizer)
-        for batch in micro_batches:
-            moved = batch.to(self.device)
-            (totals.add(moved, self.module(moved)) * scale).backward()
-        try:
+        with StepTotals(self.device) as totals:
+            for batch in micro_batches:
+                (totals.add(self.module(totals.begin(batch))) * scale).backward()
             sums = totals.reduce()
-        except Exception:
-            self._zero_grad()
-            raise
-        norm = self._reduced_grad_norm()
-        applied = math.isfinite(norm)
-        if applied:
-            self._update(norm, learning_rate)
+            norm = self._reduced_grad_norm()
+            applied = math.isfinite(norm)
+            if applied:
+                self._update(norm, learning_rate)
         self._zero_grad()
         return StepResult(**sums, grad_norm_preclip=norm, applied=applied)
 

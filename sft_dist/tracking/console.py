@@ -53,7 +53,8 @@ class Progress:
 
     def advance(self, row: Mapping[str, Any]) -> None:
         """One step is done."""
-        self._bar.set_postfix(loss=f"{row['train/loss']:.4f}", refresh=False)
+        if "train/loss" in row:
+            self._bar.set_postfix(loss=f"{row['train/loss']:.4f}", refresh=False)
         self._bar.update()
 
     def close(self) -> None:
@@ -64,10 +65,13 @@ class Progress:
 
 def step_line(row: Mapping[str, Any], total_steps: int, seconds_left: float) -> str:
     """One line a logged step, in fixed order."""
+    learnt = ["no update: the loss or its gradient is not finite"]
+    if "train/loss" in row:
+        norm = row["train/grad_norm_preclip"]
+        learnt = [f"loss {row['train/loss']:.4f}", f"grad norm {norm:.3f}"]
     parts = [
         f"step {row['step']:>{len(str(total_steps))}}/{total_steps}",
-        f"loss {row['train/loss']:.4f}",
-        f"grad norm {row['train/grad_norm_preclip']:.3f}",
+        *learnt,
         f"lr {row['train/learning_rate']:.2e}",
         f"{row['perf/tokens_per_second']:,.0f} tok/s",
     ]

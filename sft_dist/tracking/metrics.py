@@ -27,6 +27,9 @@ METRICS: dict[str, Metric] = {
     "train/learning_rate": Metric("1", "Rate of this update."),
     "train/grad_norm": Metric("1", "2-norm of the gradient after clipping."),
     "train/grad_norm_preclip": Metric("1", "2-norm of the gradient before clipping."),
+    "train/skipped": Metric(
+        "1", "1 when no update was made, see --on_nonfinite; the row then has no loss and no norm."
+    ),
     "train/examples": Metric("examples", "Examples in the global batch."),
     "train/target_tokens": Metric("tokens", "Target tokens in the global batch."),
     "perf/step_seconds": Metric("s", "Wall time of the step, waiting for its batch included."),

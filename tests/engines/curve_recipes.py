@@ -104,3 +104,22 @@ def on(ranks):
         groups = {"half ": HALVES, "mutant ": MUTANTS, **groups}
         groups |= {f"{form} ": recipes for form, recipes in NORMALIZED.items()}
     return {f"{group}{name}": r for group, recipes in groups.items() for name, r in recipes.items()}
+
+
+LITERAL = (1024, 2048, 4096)
+LITERAL_ENGINES = ("torch", "zero0", "zero1", "zero2", "zero3", "fsdp")
+
+
+def literal_budgets(ranks):
+    """Examples of up to 1,024 tokens at the budgets themselves: every engine, packed and padded."""
+    layouts = {"packed": {}, "padded": PADDED}
+    kinds = {"fp32": {}, "bf16": BF16}
+    return {
+        f"{kind} {engine} {budget} {layout}": recipe(
+            engine, budget, longest=1024, **layouts[layout], **kinds[kind]
+        )
+        for kind in kinds
+        for engine in LITERAL_ENGINES
+        for budget in LITERAL
+        for layout in layouts
+    }

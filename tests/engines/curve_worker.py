@@ -1,10 +1,11 @@
 """One rank of the one-curve test: trains the tiny model by each recipe and notes all.
 
-    torchrun --nproc_per_node 2 tests/engines/curve_worker.py OUT_DIR
+    torchrun --nproc_per_node 2 tests/engines/curve_worker.py OUT_DIR on
 
-What so many ranks train stands in `curve_recipes.py`. Each recipe: {"engine", "stage" (DeepSpeed),
-"whole_in_step" (FSDP), "dtype", "initializer_range", "max_tokens", "packing", "normalization",
-"first", "steps", "save", "load", "activation_checkpointing", "max_grad_norm", "mutant"}.
+What so many ranks train is said by the function of `curve_recipes.py` that is named: `on`, or
+`literal_budgets`. Each recipe: {"engine", "stage" (DeepSpeed), "whole_in_step" (FSDP), "dtype",
+"initializer_range", "longest", "max_tokens", "packing", "normalization", "first", "steps", "save",
+"load", "activation_checkpointing", "max_grad_norm", "mutant"}.
 Checkpoints are saved to and loaded from `OUT_DIR/checkpoints`, by name.
 """
 
@@ -139,7 +140,7 @@ def step_of(recipe, examples, step, ranks):
 
 
 def run(recipe, ranks, checkpoints=Path()):
-    examples = tiny_examples()
+    examples = tiny_examples(longest=recipe.get("longest", 60))
     engine = build(recipe, ranks, checkpoints)
     record = {"losses": [], "norms": [], "start": masters(engine)}
     for step in range(recipe.get("first", 0), recipe["steps"]):
@@ -169,9 +170,9 @@ def save(engine, directory):
 
 
 def main():
-    out = Path(sys.argv[1])
+    out, recipes = Path(sys.argv[1]), getattr(curve_recipes, sys.argv[2])
     with distributed() as ranks:
-        for name, recipe in curve_recipes.on(ranks.world_size).items():
+        for name, recipe in recipes(ranks.world_size).items():
             record = run(recipe, ranks, out / "checkpoints")
             if ranks.is_zero:
                 torch.save(record, out / f"{name} on {ranks.world_size}.pt")

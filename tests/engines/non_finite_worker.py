@@ -13,7 +13,6 @@ import torch
 from sft_dist.data.batching import split_global_batch
 from sft_dist.data.packing import micro_batches
 from sft_dist.engines.fsdp_engine import FsdpEngine
-from sft_dist.errors import NonFiniteError
 from sft_dist.runtime.distributed import distributed
 from tests.engines.curve_worker import build
 from tests.tiny import tiny_examples
@@ -26,31 +25,54 @@ RECIPES = {
     },
     **{
         f"zero{stage} {dtype}": {"engine": "deepspeed", "stage": stage, "dtype": dtype}
-        for stage in range(4)
+        for stage in (0, 1, 2, 3, "2_offload_optimizer", "3_offload_optimizer")
         for dtype in ("float32", "bfloat16")
     },
 }
 
 
-def masters(engine):
-    return {name: shard.master.clone() for name, shard in engine._shards()}
+def state(engine):
+    """Masters, moments and AdamW's own count of steps, of this rank."""
+    found = {"steps": torch.tensor(engine.optimizer_state().adam_step)}
+    for name, shard in engine._shards():
+        found[name] = shard.master.clone()
+        found |= {f"{name} {kind}": moment.clone() for kind, moment in shard.moments.items()}
+    return found
 
 
 def unchanged(engine, before):
-    return all(torch.equal(shard.master, before[name]) for name, shard in engine._shards())
+    after = state(engine)
+    return all(torch.equal(after[name], before[name]) for name in before)
 
 
-def bad_loss(engine, batches, rank):
-    """Rank 1's second micro-batch has a loss that is not a number."""
-    if rank == 1:
-        bad = replace(batches[1], target_weights=batches[1].target_weights * float("nan"))
-        batches = [batches[0], bad, *batches[2:]]
-    before = masters(engine)
-    try:
+def bad_loss(engine, batches, rank, spoil):
+    """Rank 1's second micro-batch has a loss that is not finite, after a good step."""
+    engine.train_step(batches, 100, 1e-3)
+    before = state(engine)
+    bad = [batches[0], spoil(batches[1]), *batches[2:]] if rank == 1 else batches
+    result = engine.train_step(bad, 100, 1e-3)
+    outcome = {"message": result.culprits, "applied": result.applied}
+    outcome["unchanged"] = unchanged(engine, before)
+    engine.train_step(batches, 100, 1e-3)
+    return outcome, state(engine)
+
+
+def weightless(batch):
+    """NaN in the loss, and in its gradient."""
+    return replace(batch, target_weights=batch.target_weights * float("nan"))
+
+
+def overweight(batch):
+    """An infinite loss: that of one token is, by its weight."""
+    weights = batch.target_weights.clone()
+    weights[0] = float("inf")
+    return replace(batch, target_weights=weights)
+
+
+def two_good_steps(engine, batches):
+    for _ in range(2):
         engine.train_step(batches, 100, 1e-3)
-    except NonFiniteError as error:
-        return {"message": str(error), "unchanged": unchanged(engine, before)}
-    return {"message": None, "unchanged": unchanged(engine, before)}
+    return state(engine)
 
 
 def embedding(engine):
@@ -68,7 +90,7 @@ def bad_gradient(engine, batches, rank):
     parameter = embedding(engine)  # on both ranks: FSDP gathers it
     if rank == 1:
         parameter.register_hook(lambda gradient: gradient * float("inf"))
-    before = masters(engine)
+    before = state(engine)
     result = engine.train_step(batches, 100, 1e-3)
     return {"applied": result.applied, "unchanged": unchanged(engine, before)}
 
@@ -80,8 +102,12 @@ def main():
         plan = split_global_batch([len(e) for e in examples], ranks.world_size, 60)
         mine = micro_batches(examples, plan[ranks.rank])
         for name, recipe in RECIPES.items():
+            spoil = overweight if "torch" in name else weightless
+            loss, skipped = bad_loss(build(recipe, ranks), mine, ranks.rank, spoil)
+            good = two_good_steps(build(recipe, ranks), mine)
             found[name] = {
-                "loss": bad_loss(build(recipe, ranks), mine, ranks.rank),
+                "loss": loss,
+                "as if it had not been": all(torch.equal(skipped[key], good[key]) for key in good),
                 "gradient": bad_gradient(build(recipe, ranks), mine, ranks.rank),
                 "ids": [i for batch in mine[1:2] for i in batch.example_ids],
             }

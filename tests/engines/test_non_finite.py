@@ -26,13 +26,25 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_bad_loss_stops_every_rank_and_names_rank_and_examples(found, name):
+def test_a_bad_loss_is_told_on_every_rank_with_its_rank_and_examples(found, name):
     culprits = found[1][name]["ids"]
     for rank in (0, 1):
+        message = found[rank][name]["loss"]["message"]
+        assert message.startswith("rank 1: loss ")
+        assert all(example in message for example in culprits)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_bad_loss_changes_neither_parameter_nor_moment_nor_count(found, name):
+    for rank in (0, 1):
         outcome = found[rank][name]["loss"]
-        assert "rank 1" in outcome["message"]
-        assert all(example in outcome["message"] for example in culprits)
+        assert not outcome["applied"]
         assert outcome["unchanged"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_training_after_a_step_left_out_is_as_if_it_had_not_been(found, name):
+    assert all(found[rank][name]["as if it had not been"] for rank in (0, 1))
 
 
 @pytest.mark.parametrize("name", RECIPES)

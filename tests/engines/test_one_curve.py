@@ -28,11 +28,13 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-def launch(out, processes):
+def launch(out, processes, recipes="on"):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", str(processes), str(ROOT / "tests/engines/curve_worker.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(out)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, str(out), recipes], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
