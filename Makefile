@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the main job: tiny model and data, CPU, under 5 minutes
 # make test   sets everything up and runs the tests
+# make soak   sets everything up and kills training runs, 200 times (an hour): is anything lost?
 # make check  formatting, lint, types, shell scripts
 # make lock   resolve the dependencies again (needs uv)
 
@@ -11,13 +12,19 @@ PLATFORM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/de
 LOCK = requirements/$(PLATFORM).txt
 INSTALLED = $(VENV)/.installed-$(PLATFORM)
 
-.PHONY: demo test check lock install
+.PHONY: demo test soak check lock install
 
 demo: $(INSTALLED)
 	$(BIN)/python -m launch.demo --output_dir outputs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Kept: the uninterrupted runs, and those that ended otherwise.
+SOAK := outputs/soak-$(shell date +%Y%m%d-%H%M%S)
+
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.faults.soak $(SOAK) --kills 200 --output $(SOAK).json
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

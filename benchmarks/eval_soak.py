@@ -2,9 +2,10 @@
 
     python -m benchmarks.eval_soak [--ranks 2] [--worker_kills 5] [--trainer_kills 3] [--dir DIR]
 
-Trains the demo's model for 19 x 7 steps with an evaluation every 7 (20 with step 0), kills the
-evaluation worker and the whole trainer at random moments, resumes the trainer each time, and then
-compares the record with the checkpoints. Exit code 1 when anything is missing, double or wrong.
+Trains the demo's model once undisturbed, saving every step: the weights that each step has. Then
+again with 20 evaluations at steps drawn by chance, few of which are saved as checkpoints; the
+evaluation worker and the whole trainer are killed at random moments, and the trainer is resumed
+each time. Exit code 1 when an evaluation is missing, double, or of other weights than its step's.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.fingerprint import weights_fingerprint
 from sft_dist.tracking.record import read_rows
 
-EVERY, STEPS = 7, 7 * 19
+STEPS, EVALUATIONS, SAVE_EVERY = 133, 20, 10
 WORKER = "sft_dist.evaluation.worker"
+TRAINER = "benchmarks.eval_soak_trainer"
 
 
 def main() -> None:
@@ -37,10 +39,15 @@ def main() -> None:
     directory = Path(arguments.dir or tempfile.mkdtemp(prefix="eval-soak-"))
     chance = random.Random(arguments.seed)
     write_inputs(directory)
+    steps = drawn_steps(chance)
+    print(f"evaluations of steps {steps}", flush=True)
+    reference = start(directory, arguments, "reference", save_steps=1, eval_placement="off")
+    if reference.wait(timeout=1800) != 0:
+        sys.exit(f"the undisturbed run failed: {directory / 'reference.log'}")
     began = time.monotonic()
     run_dir = directory / "run"
-    soak(directory, arguments, chance)
-    faults = list(found_wrong(directory))
+    soak(directory, arguments, chance, steps)
+    faults = list(found_wrong(directory, steps))
     rows = evaluation_rows(run_dir)
     print(
         f"{len(rows)} rows of {len({row['eval/step'] for row in rows})} evaluations, "
@@ -71,14 +78,22 @@ def write_inputs(directory: Path) -> None:
     write_math_directory(directory / "data", train, test=test)
 
 
-def soak(directory: Path, arguments: argparse.Namespace, chance: random.Random) -> None:
+def drawn_steps(chance: random.Random) -> list[int]:
+    """The base model, the last step, and others by chance."""
+    return sorted({0, STEPS, *chance.sample(range(1, STEPS), EVALUATIONS - 2)})
+
+
+def soak(
+    directory: Path, arguments: argparse.Namespace, chance: random.Random, steps: list[int]
+) -> None:
     """Kill and resume until all kills are spent, then let the run end."""
     kills = [WORKER] * arguments.worker_kills + ["trainer"] * arguments.trainer_kills
     chance.shuffle(kills)
     # Four deaths in a row without anything published are one engine that cannot live: given up.
     while arguments.trainer_kills and "WWWW" in "".join("W" if k == WORKER else "t" for k in kills):
         chance.shuffle(kills)
-    trainer = start(directory, arguments)
+    start_run = partial(start, directory, arguments, "run", steps=steps)
+    trainer = start_run()
     for number, victim in enumerate(kills):
         # Spread over training and the evaluations after it.
         share = number / (len(kills) + 2)
@@ -91,27 +106,37 @@ def soak(directory: Path, arguments: argparse.Namespace, chance: random.Random) 
                 process.kill()
         else:
             kill_tree(trainer)
-            trainer = start(directory, arguments)
+            trainer = start_run()
         print(f"killed {victim} after {done(directory / 'run')} evaluations", flush=True)
     if trainer.wait(timeout=1800) != 0:
-        sys.exit(f"the trainer ended with {trainer.returncode}: {directory / 'trainer.log'}")
+        sys.exit(f"the trainer ended with {trainer.returncode}: {directory / 'run.log'}")
 
 
-def start(directory: Path, arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":
+def start(
+    directory: Path,
+    arguments: argparse.Namespace,
+    name: str,
+    *,
+    steps: Sequence[int] = (),
+    **settings: object,
+) -> "subprocess.Popen[bytes]":
     flags = {
         "model_path": directory / "model", "data_path": directory / "data",
-        "output_dir": directory / "run", "resume_from_checkpoint": "latest",
+        "output_dir": directory / name, "resume_from_checkpoint": "latest",
         "max_steps": STEPS, "num_epochs": 1000, "global_batch_size": 16, "warmup_steps": 2,
-        "learning_rate": 1e-3, "eval_steps": EVERY, "save_steps": EVERY,
+        "learning_rate": 1e-3, "save_steps": SAVE_EVERY,
         "keep_last_n_checkpoints": 0, "max_seq_length": 128, "generation_max_length": 24,
         "eval_backend": arguments.eval_backend, "engine": arguments.engine,
-        "wandb_mode": "disabled",
+        "wandb_mode": "disabled", **settings,
     }  # fmt: skip
     ranks = ["--standalone", "--nproc_per_node", str(arguments.ranks)]
-    command = [sys.executable, "-m", "torch.distributed.run", *ranks, "-m", "sft_dist.train"]
+    command = [sys.executable, "-m", "torch.distributed.run", *ranks, "-m", TRAINER]
     command += [f"--{name}={value}" for name, value in flags.items()]
-    with (directory / "trainer.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    environment = {**os.environ, "EVAL_AT": ",".join(map(str, steps)) or "-1"}
+    with (directory / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
 
 
 def worker_of(trainer: "subprocess.Popen[bytes]") -> psutil.Process | None:
@@ -135,7 +160,7 @@ def kill_tree(trainer: "subprocess.Popen[bytes]") -> None:
 
 def is_rank(process: psutil.Process) -> bool:
     try:
-        return "sft_dist.train" in process.cmdline()
+        return TRAINER in process.cmdline()
     except psutil.Error:
         return False
 
@@ -163,29 +188,39 @@ def has_worker(trainer: "subprocess.Popen[bytes]") -> bool:
 def has_come_to(run_dir: Path, share: float) -> bool:
     """Whether so much of the steps and evaluations, taken together, is done."""
     step = max((row["step"] for row in read_rows(run_dir) if "step" in row), default=0)
-    return (step / STEPS + done(run_dir) / (STEPS // EVERY + 1)) / 2 >= share
+    return (step / STEPS + done(run_dir) / EVALUATIONS) / 2 >= share
 
 
 def attempts(run_dir: Path) -> int:
     return sum(len(queued.attempts()) for queued in EvaluationQueue(run_dir).requests())
 
 
-def found_wrong(directory: Path) -> Iterator[str]:
+def found_wrong(directory: Path, steps: Sequence[int]) -> Iterator[str]:
     """Missing, double and false evaluations, one line each."""
     run_dir = directory / "run"
     rows = evaluation_rows(run_dir)
     times = Counter(row["eval/step"] for row in rows)
-    for step in range(0, STEPS + 1, EVERY):
+    for step in steps:
         if times[step] != 1:
             yield f"step {step} is recorded {times[step]} times"
-    yield from (f"step {step} was not asked for" for step in times if step % EVERY)
+    yield from (f"step {step} was not asked for" for step in times if step not in steps)
+    expected = {step: weights_fingerprint(weights_of(directory, step)) for step in steps}
     for row in rows:
         step = row["eval/step"]
-        model_dir = run_dir / f"checkpoint-{step}" if step else directory / "model"
-        if row["eval/weights_fingerprint"] != weights_fingerprint(model_dir):
-            yield f"step {step} scored other weights than those of {model_dir}"
-    published = Counter(q.request.step for q in EvaluationQueue(run_dir).requests() if q.is_graded)
+        if row["eval/weights_fingerprint"] != expected.get(step):
+            yield f"step {step} scored other weights than the undisturbed run has there"
+    graded = [queued for queued in EvaluationQueue(run_dir).requests() if queued.is_graded]
+    published = Counter(queued.request.step for queued in graded)
     yield from (f"step {step} was generated {n} times" for step, n in published.items() if n != 1)
+    for queued in graded:
+        step, facts = queued.request.step, queued.published_facts()
+        proved = facts.get("weights_proved") or facts.get("backend") != "vllm"
+        if facts.get("weights_fingerprint") != expected[step] or not proved:
+            yield f"step {step}: its engine had other weights, or did not prove them: {facts}"
+
+
+def weights_of(directory: Path, step: int) -> Path:
+    return directory / "reference" / f"checkpoint-{step}" if step else directory / "model"
 
 
 if __name__ == "__main__":

@@ -112,6 +112,10 @@ class EngineConfig:
     """DeepSpeed settings: a name in ds_configs/ or the path of a JSON file."""
     seed: int = 42
     """Seed of the data order. Nothing else in training is random."""
+    collective_timeout: int = 1800
+    """Seconds that a rank waits for others that are silent, or have not come so far, before it
+    names them and all leave. Longer than any wait that is no fault: for rank 0 to verify a
+    checkpoint, for a first compilation."""
     deterministic: bool = False
     """Only deterministic kernels on the GPU: repeatable to the bit, slower."""
 
@@ -131,6 +135,8 @@ class EvaluationConfig:
     eval_gpus: int = 1
     """GPUs for evaluation, with reserved and with --serve; each has an engine of its own, and they
     share the open evaluations."""
+    eval_tensor_parallel: int = 1
+    """GPUs that share one vLLM engine, for models that one cannot hold; eval_gpus is a multiple."""
     eval_backend: Literal["vllm", "hf"] = "vllm"
     """Engine that generates the answers."""
     eval_batch_size: int = 16
@@ -199,6 +205,9 @@ class CheckpointConfig:
     start of the process. The longest step and the longest save so far are kept free at the end."""
     resume_from_checkpoint: str | None = None
     """Path of a checkpoint or of a run directory, or latest (fresh start when there is none)."""
+    allow_data_change: bool = False
+    """Go on although the training data are not those of the checkpoint: at the same step, by the
+    plan of the new data."""
     weights_format: Literal["safetensors", "bin"] = "safetensors"
     """Format of the exported weights: model.safetensors or pytorch_model.bin."""
 

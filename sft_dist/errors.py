@@ -40,5 +40,9 @@ class NonFiniteError(SftDistError):
     """The loss or the gradient norm is not finite; the update was not applied."""
 
 
+class RanksError(SftDistError):
+    """Another rank has left, or does not come to where the others wait."""
+
+
 class OutOfMemoryError(SftDistError):
     """The device, or the host, has no memory left for what was asked of it."""

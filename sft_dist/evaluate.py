@@ -137,7 +137,7 @@ def serve(argv: Sequence[str], run_dir: Path, *, idle_seconds: float) -> None:
     wait_for_run(run_dir, idle_seconds)
     config, _ = parse_evaluate_config(argv, checks=(), inherited=read_run_config(run_dir))
     settings = config.evaluation
-    options = worker_options(settings, local_model_dir(config.model.model_path), alone=True)
+    options = worker_options(config, local_model_dir(config.model.model_path), alone=True)
     run_dir = run_dir.absolute()
     server = EvaluationServer(
         run_dir,

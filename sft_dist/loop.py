@@ -23,6 +23,7 @@ from sft_dist.preparation import Prepared
 from sft_dist.reporting.writer import BackgroundReport
 from sft_dist.runtime.distributed import Ranks, any_rank
 from sft_dist.runtime.stopping import StopRequest, take_save_request
+from sft_dist.runtime.watch import RankWatch
 from sft_dist.saving import Saving
 from sft_dist.schedule import learning_rate_at
 from sft_dist.step_faults import StepFaults
@@ -50,6 +51,7 @@ class TrainingLoop:
         tracker: Tracker,
         evaluations: Evaluations,
         stop: StopRequest,
+        watch: RankWatch,
         accuracies: dict[int, float] | None = None,
     ) -> None:
         """`accuracies` are those that earlier attempts recorded, by step."""
@@ -57,6 +59,7 @@ class TrainingLoop:
         self.engine, self.num_parameters = engine, num_parameters
         self.ranks, self.run_dir = ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
+        self.watch = watch
         self.accuracies = dict(accuracies or {})
         self.failed_evaluations: list[int] = []
         self.evaluation_cost = EvaluationCost()
@@ -81,14 +84,18 @@ class TrainingLoop:
         """Train to the end of the plan, or until all ranks agree to stop; the state reached."""
         self._submit_missed(state)
         with closing(self._batches):
+            begun = state.step
             while state.step < self.plan.total_steps:
+                if self._agreed_to_stop():
+                    if state.step > begun:  # else there is nothing new to save
+                        self._save(state)
+                    break
                 state = self.step(state)
+                self.watch.at(state.step, "saving or reporting")
                 self._save_and_evaluate(state)
                 with self.evaluation_cost.timed():
                     self.report(self.evaluations.collect())
-                if self._agreed_to_stop():
-                    self._save(state)
-                    break
+            self.watch.at(state.step, "waiting for the last save")
             self.saving.finish()
         if self.config.evaluation.eval_placement != "off":
             logger.info("%s", self.evaluation_cost.describe())
@@ -97,7 +104,9 @@ class TrainingLoop:
     def step(self, state: TrainState) -> TrainState:
         """One update from one global batch."""
         began = time.monotonic()
+        self.watch.at(state.step + 1, "waiting for its batch")
         batch = self._batches.take(state.step)
+        self.watch.at(state.step + 1, "computing")
         waited = time.monotonic() - began
         rate = learning_rate_at(
             state.step,
@@ -197,10 +206,13 @@ class TrainingLoop:
         return any_rank(stop, self.ranks.device)
 
     def _watch_the_time(self) -> None:
-        """Ask to stop while there is time for one more step and a save before `--max_runtime`."""
+        """Ask to stop while there is time for one more step and a save before `--max_runtime`.
+
+        Not before the first step: an attempt that does none would be started again for ever.
+        """
         limit = self.config.checkpoint.max_runtime
-        if limit is not None:
-            still_needed = self._longest_step + self.saving.longest_seconds
+        if limit is not None and self._longest_step > 0:
+            still_needed = self._longest_step + self.saving.expected_seconds
             if process_age() + still_needed > limit:
                 self.stop.ask(f"--max_runtime {limit}: {still_needed:.0f} s kept for the save")
 

@@ -12,7 +12,7 @@ from sft_dist.data.contamination import refuse_contamination
 from sft_dist.data.dataset import load_problems
 from sft_dist.data.records import MathExample
 from sft_dist.data.sampler import BatchPlan
-from sft_dist.data.token_cache import default_cache_dir
+from sft_dist.data.token_cache import resolved_cache_dir
 from sft_dist.data.tokenization import TokenizedExample, tokenize_examples
 from sft_dist.errors import ConfigError
 from sft_dist.evaluation.placement import gpus, reserved_fault
@@ -67,7 +67,7 @@ def prepare(config: TrainConfig, *, world_size: int) -> Prepared:
         stop_token_id=stop_id,
         max_seq_length=config.data.max_seq_length,
         overlength=config.data.overlength,
-        cache_dir=_cache_dir(config),
+        cache_dir=resolved_cache_dir(config.data.cache_dir),
         show_progress=rank_from_environment() == 0 and sys.stderr.isatty(),
     )
     plan = BatchPlan(
@@ -99,11 +99,6 @@ def _refuse_placement(config: TrainConfig) -> None:
         fault = reserved_fault(gpus(), ranks=ranks, wanted=settings.eval_gpus)
         if fault is not None:
             raise ConfigError([fault])
-
-
-def _cache_dir(config: TrainConfig) -> Path | None:
-    named = config.data.cache_dir
-    return Path(named).expanduser() if named else default_cache_dir()
 
 
 def resolve_warmup(explicit: int | None, total_steps: int) -> int:

@@ -37,6 +37,11 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 
+ASSUMED_BYTES_PER_SECOND = 2e8
+"""Of a disk on which this run has not saved yet: a slow network file system."""
+OPTIMIZER_BYTES = 12
+"""Of one parameter: float32 master and two moments."""
+
 Known = Callable[[], tuple[Collection[int], Mapping[int, float]]]
 """Steps that evaluations read, and after that the accuracies by step: no step is in neither."""
 
@@ -106,8 +111,10 @@ class Saving:
         self._requested_step: int | None = None
         self._last_fault: CheckpointError | None = None
         self._evaluated_apart: set[int] = set()
-        self.longest_seconds = 0.0
-        """That one save has taken so far, from the copy to the name."""
+        state = num_parameters * OPTIMIZER_BYTES / ranks.world_size
+        weights = num_parameters * bytes_per_weight(config.model.dtype)
+        self.expected_seconds = (state + weights) / ASSUMED_BYTES_PER_SECOND
+        """What to keep free for a save: the longest so far, from the copy to the name."""
         self.stall_seconds = 0.0
         """Time that training has stood still for saving; who logs it sets it back."""
 
@@ -248,7 +255,7 @@ class Saving:
             return
         if job.is_checkpoint:
             self._last_fault = None
-        self.longest_seconds = max(self.longest_seconds, job.copy_seconds + outcome.seconds)
+        self.expected_seconds = max(self.expected_seconds, job.copy_seconds + outcome.seconds)
         logger.info(
             "saved %s: %.3g GiB of this rank copied in %.2f s, written in %.1f s",
             job.target, job.nbytes / GIB, job.copy_seconds, outcome.seconds,

@@ -7,7 +7,6 @@ Heavy imports stand inside the functions: `--help` and faults of the configurati
 
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,10 @@ from sft_dist.arguments import parse_train_config
 from sft_dist.config import TrainConfig
 from sft_dist.engines.ds_config import ds_config_faults
 from sft_dist.errors import ConfigError, SftDistError
-from sft_dist.runtime.launch_environment import rank_from_environment, world_size_from_environment
-from sft_dist.runtime.run_directory import (
-    lock_run_dir,
-    new_run_dir,
-    write_run_files,
-    write_status,
+from sft_dist.runtime.launch_environment import (
+    rank_from_environment,
+    tell_launcher,
+    world_size_from_environment,
 )
 from sft_dist.validation import config_faults
 
@@ -31,15 +28,12 @@ if TYPE_CHECKING:
     from sft_dist.preparation import Prepared
     from sft_dist.runtime.distributed import Ranks
     from sft_dist.runtime.stopping import StopRequest
+    from sft_dist.runtime.watch import RankWatch
     from sft_dist.tracking.startup import StartupTimes
     from sft_dist.tracking.tracker import Tracker
     from sft_dist.train_state import TrainState
 
 logger = logging.getLogger(__name__)
-
-STARTED = time.time()
-LAST_SAVE_SECONDS = 120.0
-"""After an error, how long a checkpoint that is being written may take to its end."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,85 +48,61 @@ def main(argv: Sequence[str] | None = None) -> None:
         rank = rank_from_environment()
         if rank == 0 or not is_config:  # faults of the configuration are the same on every rank
             print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
+        tell_launcher(error)
         sys.exit(2 if is_config else 1)
 
 
 def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
-    from sft_dist.preparation import prepare
-    from sft_dist.runtime.distributed import (
-        distributed,
-        share_cores,
-        use_deterministic_kernels,
-    )
     from sft_dist.runtime.stopping import stop_on_signals, stop_with_parent
-    from sft_dist.tracking.console import set_up_logging
-    from sft_dist.tracking.startup import StartupTimes
 
-    startup = StartupTimes()
-    set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
     stop_with_parent()
-    share_cores(beside_evaluation=config.evaluation.eval_placement == "shared")
-    if config.engine.deterministic:
-        use_deterministic_kernels()
-    startup.done("imports")
-    prepared = prepare(config, world_size=world_size_from_environment())
-    startup.done("data")
-    with distributed() as ranks:
-        run_dir, checkpoint, state = starting_point(config, prepared, ranks)
-        open_run_dir(config, prepared, ranks, run_dir)
-        startup.done("ranks")
-        with stop_on_signals(run_dir) as stop:
-            loop = None
-            try:
-                loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state, startup)
-                state = loop.run(state)
-            except BaseException as error:
-                give_up(error, ranks, run_dir, loop)
+    with stop_on_signals() as stop:  # before all that takes time
+        from sft_dist.ending import finish
+        from sft_dist.preparation import prepare
+        from sft_dist.runtime.distributed import share_cores, use_deterministic_kernels
+        from sft_dist.tracking.console import set_up_logging
+        from sft_dist.tracking.startup import StartupTimes
+
+        startup = StartupTimes()
+        set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
+        share_cores(beside_evaluation=config.evaluation.eval_placement == "shared")
+        if config.engine.deterministic:
+            use_deterministic_kernels()
+        startup.done("imports")
+        prepared = prepare(config, world_size=world_size_from_environment())
+        startup.done("data")
+        loop, state = train_together(config, prepared, stop, startup)
+        if loop.ranks.is_zero:
+            # The ranks have left the process group: nobody waits for the evaluations but rank 0.
+            finish(loop, state, loop.run_dir, stop)
+
+
+def train_together(
+    config: TrainConfig, prepared: "Prepared", stop: "StopRequest", startup: "StartupTimes"
+) -> tuple["TrainingLoop", "TrainState"]:
+    """What the ranks do with one another: to the last step, or to an agreed stop."""
+    from sft_dist.ending import end_stuck, fail
+    from sft_dist.opening import open_run_dir, starting_point
+    from sft_dist.runtime.distributed import distributed
+    from sft_dist.runtime.watch import watched
+
+    seconds = config.engine.collective_timeout
+    opened = loop = None
+    with distributed(seconds) as ranks, watched(ranks, seconds) as watch:
+        try:
+            run_dir, checkpoint, state = starting_point(config, prepared, ranks, watch)
+            state = open_run_dir(config, prepared, ranks, run_dir, state)
+            opened = stop.run_dir = run_dir
+            watch.last_words = lambda: end_stuck(watch, ranks, run_dir)
+            startup.done("ranks")
+            loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state, startup, watch)
+            return loop, loop.run(state)
+        except BaseException as error:
+            shown = fail(error, config, ranks, watch, run_dir=opened, loop=loop)
+            if shown is error:
                 raise
-    if ranks.is_zero:
-        # The ranks have left the process group: nobody waits for the evaluations but rank 0.
-        with stop_on_signals(run_dir) as stop:
-            finish(loop, state, run_dir, stop)
-
-
-def starting_point(
-    config: TrainConfig, prepared: "Prepared", ranks: "Ranks"
-) -> tuple[Path, Path | None, "TrainState"]:
-    """Run directory, checkpoint to resume and state to go on from; nothing is written yet.
-
-    Raises:
-        CheckpointError, ConfigError: on every rank, with the run directory as it was.
-    """
-    from sft_dist.resume import checkpoint_to_resume, starting_state
-    from sft_dist.runtime.distributed import broadcast_text
-
-    run_dir = Path(broadcast_text(str(new_run_dir(config)) if ranks.is_zero else None))
-    checkpoint = checkpoint_to_resume(config, run_dir, ranks)
-    return run_dir, checkpoint, starting_state(config, prepared, checkpoint)
-
-
-def open_run_dir(config: TrainConfig, prepared: "Prepared", ranks: "Ranks", run_dir: Path) -> None:
-    """Rank 0 takes the run directory for itself and writes what runs there."""
-    from sft_dist.checkpoint import remove_leftovers
-    from sft_dist.runtime.distributed import broadcast_text
-    from sft_dist.runtime.stopping import drop_stale_stop
-    from sft_dist.tracking.console import log_to_file
-
-    fault = ""
-    if ranks.is_zero:
-        fault = lock_run_dir(run_dir) or ""
-        if not fault:
-            batch_size = prepared.plan.global_batch_size
-            write_run_files(run_dir, config, ranks.world_size, global_batch_size=batch_size)
-            write_status(run_dir, "running", "training")
-            remove_leftovers(run_dir)
-            drop_stale_stop(run_dir, since=STARTED)
-    fault = broadcast_text(fault)
-    if fault:
-        raise ConfigError([fault])
-    log_to_file(run_dir, ranks.rank)
-    logger.info("run directory: %s", run_dir)
+            raise shown from error
 
 
 def build(
@@ -144,14 +114,17 @@ def build(
     checkpoint: Path | None,
     state: "TrainState",
     startup: "StartupTimes",
+    watch: "RankWatch",
 ) -> "TrainingLoop":
     """Observers first (the evaluation engine starts while the model loads), then the engine."""
     from sft_dist.engines.build import build_engine, load_model
     from sft_dist.loop import TrainingLoop
     from sft_dist.resume import recorded_accuracies
+    from sft_dist.runtime.distributed import set_group_timeouts
 
     tracker, evaluations = observers(config, prepared, ranks, run_dir, state, startup)
     startup.done("observers")
+    watch.at(state.step, "loading the model")
     model = load_model(
         config,
         checkpoint or prepared.model_dir,
@@ -160,10 +133,14 @@ def build(
     )
     num_parameters = sum(p.numel() for p in model.parameters())  # an engine may shard them
     startup.done("model")
+    watch.at(state.step, "building the engine")
     engine = build_engine(config, model, device=ranks.device)
+    set_group_timeouts(config.engine.collective_timeout)
     if checkpoint is not None:
+        watch.at(state.step, "loading the optimizer state")
         engine.load_state(checkpoint / "engine")
     startup.done("engine")
+    watch.at(state.step, "ready to train")
     logger.info(
         "%s: %d of %d steps done",
         f"resuming from {checkpoint}" if checkpoint else "starting from the base model",
@@ -180,6 +157,7 @@ def build(
         tracker=tracker,
         evaluations=evaluations,
         stop=stop,
+        watch=watch,
         accuracies=recorded_accuracies(run_dir),
     )
 
@@ -219,60 +197,6 @@ def observers(
         beside_training_on_cpu=ranks.device.type == "cpu",
     )
     return tracker, evaluations
-
-
-def finish(loop: "TrainingLoop", state: "TrainState", run_dir: Path, stop: "StopRequest") -> None:
-    """Wait for open evaluations, report them, and say how the run ended."""
-    done = state.step == loop.plan.total_steps
-    deadline = time.monotonic() + loop.config.evaluation.eval_drain_timeout
-    if done:
-        write_status(run_dir, "running", "waiting for evaluations", step=state.step)
-        for result in loop.evaluations.drain(
-            lambda: stop.requested() or time.monotonic() > deadline
-        ):
-            loop.report([result])
-    reading = loop.evaluations.steps_reading()
-    loop.saving.tidy(reading, loop.accuracies)
-    loop.evaluations.close()
-    loop.tracker.close()
-    if done and not (reading and stop.requested()):
-        tell_finished(run_dir, state.step, unscored=sorted({*loop.failed_evaluations, *reading}))
-    else:  # also in the wait for evaluations: a resumed run has only them to do
-        reason = loop.stop.reason or stop.reason or "a rank was asked to stop"
-        write_status(run_dir, "requeue", reason, step=state.step)
-        logger.info(
-            "stopped at step %d (%s); continue with --resume_from_checkpoint latest "
-            "--output_dir %s", state.step, reason, run_dir,
-        )  # fmt: skip
-    loop.page.finish()
-    logger.info("report: %s", run_dir / "report.html")
-
-
-def tell_finished(run_dir: Path, step: int, *, unscored: list[int]) -> None:
-    """Say that all steps are done, and of which steps there will be no result."""
-    reason = "all steps are done"
-    if unscored:  # said at the end, where it is read, and no reason to train again
-        reason += f"; no result of the evaluations of steps {unscored}, see logs/"
-    write_status(run_dir, "finished", reason, step=step, unscored=unscored)
-    logger.info("finished: %d steps (%s); results in %s", step, reason, run_dir)
-
-
-def give_up(
-    error: BaseException, ranks: "Ranks", run_dir: Path, loop: "TrainingLoop | None"
-) -> None:
-    """Leave a readable end after a failure; no collective, the other ranks may not be there."""
-    from sft_dist.reporting.writer import write_report
-
-    if ranks.is_zero:
-        try:
-            write_status(run_dir, "failed", f"{type(error).__name__}: {error}")
-        except OSError as full:  # perhaps what ended the run: that error is the one to show
-            logger.error("status.json cannot be written: %s", full)
-        write_report(run_dir)
-    if loop is not None:
-        loop.saving.close(LAST_SAVE_SECONDS)
-        loop.evaluations.close()
-        loop.tracker.close(failed=True)
 
 
 if __name__ == "__main__":

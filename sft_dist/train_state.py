@@ -51,14 +51,17 @@ def data_fingerprint(examples: Sequence[TokenizedExample]) -> str:
     return digest.hexdigest()[:16]
 
 
-def resume_faults(saved: TrainState, planned: TrainState) -> list[str]:
+def resume_faults(
+    saved: TrainState, planned: TrainState, *, allow_data_change: bool = False
+) -> list[str]:
     """Why a run planned as `planned` cannot continue what `saved` began."""
     faults = []
-    if saved.data_fingerprint != planned.data_fingerprint:
+    if saved.data_fingerprint != planned.data_fingerprint and not allow_data_change:
         faults.append(
-            f"the training data are not those of the checkpoint (fingerprint "
-            f"{planned.data_fingerprint}, expected {saved.data_fingerprint}); restore --data_path, "
-            "--prompt, --max_seq_length and the tokenizer, or start a new run"
+            f"the training data are not those of the checkpoint (expected fingerprint "
+            f"{saved.data_fingerprint} of {saved.num_examples} examples, found "
+            f"{planned.data_fingerprint} of {planned.num_examples}); restore --data_path, "
+            "--prompt, --max_seq_length and the tokenizer, or go on with --allow_data_change"
         )
     if saved.global_batch_size != planned.global_batch_size:
         faults.append(

@@ -16,7 +16,7 @@ AT_LEAST_ONE = (
     "max_seq_length", "num_epochs", "max_steps", "batch_size", "gradient_accumulation_steps",
     "global_batch_size", "eval_steps", "eval_batch_size", "generation_max_length", "save_steps",
     "log_steps", "holdout", "max_runtime", "eval_num_samples", "eval_gpus",
-    "max_tokens_per_microbatch",
+    "eval_tensor_parallel", "max_tokens_per_microbatch", "collective_timeout",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "learning_rate", "warmup_steps", "max_grad_norm", "weight_decay", "max_eval_samples",
@@ -110,11 +110,26 @@ def _evaluation_contradictions(config: TrainConfig) -> list[str]:
             "--eval_num_samples: greedy answers to one problem are all the same; set "
             "--generation_temperature (0.6 to 1.0 is usual) or leave it at 1"
         )
+    faults += _engine_contradictions(config)
     for name in config.evaluation.other_prompts():
         if name not in get_args(PromptName):
             known = ", ".join(get_args(PromptName))
             faults.append(f"--eval_prompts: expected names among {known}; found {name!r}")
     return faults
+
+
+def _engine_contradictions(config: TrainConfig) -> list[str]:
+    settings = config.evaluation
+    size = settings.eval_tensor_parallel
+    has_own = settings.eval_placement in ("reserved", "external")
+    if size > 1 and settings.eval_backend != "vllm":
+        return ["--eval_tensor_parallel: has an effect with --eval_backend vllm only"]
+    if size > 1 and has_own and settings.eval_gpus % size:
+        return [
+            f"--eval_gpus: expected a multiple of --eval_tensor_parallel = {size}, "
+            f"found {settings.eval_gpus}"
+        ]
+    return []
 
 
 def _missing_packages(config: TrainConfig) -> list[str]:

@@ -44,7 +44,7 @@ LAYERS = [
     ["snapshot_files"],
     ["saving"],
     ["resume", "loop"],
-    ["preflight_checks"],
+    ["ending", "opening", "preflight_checks"],
     ["train", "evaluate", "preflight", "report", "status"],
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -261,6 +261,16 @@ def test_several_answers_to_a_problem_need_a_temperature():
     assert "--eval_num_samples" in one_fault_of("--eval_num_samples", "0")
 
 
+def test_gpus_of_an_engine_divide_those_of_evaluation():
+    shared = ("--eval_tensor_parallel", "2")
+    reserved = ("--eval_placement", "reserved", *shared)
+    assert "--eval_gpus" in one_fault_of(*reserved, "--eval_gpus", "3")
+    assert parse(*reserved, "--eval_gpus", "4").evaluation.eval_tensor_parallel == 2
+    assert parse(*shared).evaluation.eval_tensor_parallel == 2
+    assert "--eval_tensor_parallel" in one_fault_of(*shared, "--eval_backend", "hf")
+    assert "--collective_timeout" in one_fault_of("--collective_timeout", "0")
+
+
 def test_prompts_to_score_are_names_with_commas_between_them():
     config = parse("--eval_prompts", "question_only, r1_zero,question_only,")
     assert config.evaluation.other_prompts() == ["question_only", "r1_zero"]

@@ -18,9 +18,12 @@ from sft_dist.loop import TrainingLoop
 from sft_dist.preparation import Prepared
 from sft_dist.runtime.distributed import Ranks
 from sft_dist.runtime.stopping import stop_on_signals
+from sft_dist.runtime.watch import RankWatch
 from sft_dist.train_state import TrainState
 from tests.fake_engine import FakeEngine, FakeTokenizer
 from tests.tiny import tiny_examples
+
+RANK = Ranks(0, 0, 1, torch.device("cpu"))
 
 
 class FakeEvaluations:
@@ -72,11 +75,12 @@ def make_loop(tmp_path):
             prepared,
             engine=engine or FakeEngine(),
             num_parameters=10,
-            ranks=Ranks(0, 0, 1, torch.device("cpu")),
+            ranks=RANK,
             run_dir=run_dir,
             tracker=FakeTracker(),
             evaluations=FakeEvaluations(),
             stop=stop or SimpleNamespace(requested=lambda: False),
+            watch=RankWatch(RANK, 1800),
             accuracies=accuracies,
         )
 
@@ -207,13 +211,28 @@ def test_a_run_whose_last_save_fails_has_failed(make_loop, failing_disk, on_save
         loop.run(fresh())
 
 
-def test_a_stop_saves_at_the_step_it_was_seen(make_loop, tmp_path):
+def test_a_stop_in_a_step_saves_after_it(make_loop, tmp_path):
     with stop_on_signals(tmp_path) as stop:
         loop = make_loop(stop=stop)
-        os.kill(os.getpid(), signal.SIGTERM)
+        loop.tracker.log_step = lambda row: os.kill(os.getpid(), signal.SIGTERM)
         state = loop.run(fresh())
     assert state.step == 1
     assert saved_steps(loop) == ["checkpoint-1"]
+
+
+def test_a_stop_in_the_start_up_leaves_without_a_step_and_without_a_save(make_loop, tmp_path):
+    with stop_on_signals(tmp_path) as stop:
+        loop = make_loop(stop=stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        state = loop.run(fresh(step=7))
+    assert state.step == 7
+    assert saved_steps(loop) == []
+
+
+def test_a_time_limit_that_is_too_short_still_leaves_time_for_a_step(make_loop, tmp_path):
+    with stop_on_signals(tmp_path) as stop:
+        state = make_loop(stop=stop, max_runtime=1).run(fresh())
+    assert state.step == 1
 
 
 def test_it_saves_and_leaves_before_the_time_is_up(make_loop, tmp_path, monkeypatch):
@@ -221,7 +240,7 @@ def test_it_saves_and_leaves_before_the_time_is_up(make_loop, tmp_path, monkeypa
     monkeypatch.setattr("sft_dist.loop.process_age", lambda: next(ages))
     with stop_on_signals(tmp_path) as stop:
         loop = make_loop(stop=stop, max_runtime=100)
-        loop.saving.longest_seconds = 20.0
+        loop.saving.expected_seconds = 20.0
         state = loop.run(fresh())
     assert state.step == 3  # 70 s and a save are within 100, 95 s and a save are not
     assert saved_steps(loop)[-1] == "checkpoint-3"

@@ -10,7 +10,13 @@ from sft_dist import resume
 from sft_dist.data.sampler import BatchPlan
 from sft_dist.errors import CheckpointError, ConfigError
 from sft_dist.preparation import Prepared
-from sft_dist.resume import checkpoint_to_resume, recorded_accuracies, starting_state
+from sft_dist.resume import (
+    ATTEMPT_FILE,
+    checkpoint_to_resume,
+    next_attempt,
+    recorded_accuracies,
+    starting_state,
+)
 from sft_dist.runtime.distributed import Ranks
 from sft_dist.tracking.record import FILE_NAME
 from sft_dist.train_state import TrainState
@@ -146,3 +152,46 @@ def test_a_run_without_an_evaluation_has_no_accuracy(tmp_path):
     assert recorded_accuracies(tmp_path) == {}
     write_rows(tmp_path, [{"step": 1, "train/loss": 1.0}])
     assert recorded_accuracies(tmp_path) == {}
+
+
+# other data
+
+
+def test_other_data_are_refused_with_both_fingerprints_and_the_flag(configured, checkpoint):
+    other = replace(PREPARED, fingerprint="xyz", plan=replace(PREPARED.plan, num_examples=90))
+    with pytest.raises(ConfigError) as caught:
+        starting_state(configured(), other, checkpoint)
+    (fault,) = caught.value.faults
+    for told in ("abc of 100 examples", "xyz of 90", "--allow_data_change"):
+        assert told in fault
+
+
+def test_other_data_that_are_allowed_go_on_at_the_same_step(configured, checkpoint, caplog):
+    other = replace(PREPARED, fingerprint="xyz", plan=replace(PREPARED.plan, num_examples=80))
+    state = starting_state(configured(allow_data_change=True), other, checkpoint)
+    assert state == replace(SAVED, attempt=3, data_fingerprint="xyz", num_examples=80)
+    (warning,) = [entry.getMessage() for entry in caplog.records]
+    assert "80 examples instead of 100" in warning
+    assert "after step 13, batch 4 of epoch 2" in warning  # 10 steps an epoch
+
+
+def test_the_same_data_are_not_called_changed(configured, checkpoint, caplog):
+    starting_state(configured(allow_data_change=True), PREPARED, checkpoint)
+    assert caplog.records == []
+
+
+# next_attempt
+
+
+def test_starts_are_counted_also_those_that_were_killed_before_a_save(tmp_path):
+    fresh = replace(SAVED, step=0, attempt=1, wandb_run_id="new1")
+    assert next_attempt(fresh, tmp_path) == fresh
+    again = next_attempt(replace(fresh, wandb_run_id="new2"), tmp_path)
+    assert (again.attempt, again.wandb_run_id) == (2, "new1")
+    resumed = next_attempt(replace(SAVED, attempt=2), tmp_path)
+    assert (resumed.attempt, resumed.wandb_run_id) == (3, "run1")
+
+
+def test_a_note_without_what_it_should_say_is_passed_over(tmp_path):
+    (tmp_path / ATTEMPT_FILE).write_text("{}")
+    assert next_attempt(SAVED, tmp_path) == SAVED

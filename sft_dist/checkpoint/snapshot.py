@@ -59,6 +59,10 @@ def memory_for_snapshots(
     if ranks.is_zero:
         needed += weight_bytes
     on_host = needed * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cpu":
+        # Training has yet to touch as much of the same memory: moments (8 bytes of a parameter)
+        # and gradients (4) are as large as the state that is copied.
+        on_host *= 2
     if ranks.any(not fits_in_host_memory(on_host)):
         logger.warning(
             "--async_save: copies of the state take %.1f GiB on each rank, more than this host "

@@ -46,6 +46,11 @@ class TokenTable:
     """(E,) int64: tokens of each prompt."""
 
 
+def resolved_cache_dir(named: str | None) -> Path | None:
+    """`--cache_dir`, or the default."""
+    return Path(named).expanduser() if named else default_cache_dir()
+
+
 def default_cache_dir() -> Path | None:
     """`$XDG_CACHE_HOME/sft_dist`, else `~/.cache/sft_dist`; None for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")

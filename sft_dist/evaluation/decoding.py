@@ -14,6 +14,12 @@ from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.generator import Draw
 from sft_dist.evaluation.request import Sampling
 
+TOKENIZER_FILES = (
+    "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "spiece.model",
+)  # fmt: skip
+"""What of a model directory a tokenizer is read from."""
+
 
 def row_entropies(logits: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of each row's distribution: (B, V) logits -> (B,), in float32.
@@ -28,16 +34,45 @@ def row_entropies(logits: torch.Tensor) -> torch.Tensor:
     return total.log() - weighted / total
 
 
-def load_tokenizer(model_dir: Path, previous: Any = None) -> Any:
-    """The tokenizer in `model_dir`, or `previous` where the directory holds weights only."""
-    from transformers import AutoTokenizer
+class TokenizerLoader:
+    """The tokenizer of the model that was loaded last; read again only when its files differ.
 
-    if previous is not None and not (model_dir / "tokenizer_config.json").is_file():
-        return previous
-    try:
-        return AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"cannot load the tokenizer in {model_dir}: {error}") from error
+    All checkpoints of a run have the same one, and reading it takes as long as reading the weights
+    of a small model.
+    """
+
+    def __init__(self) -> None:
+        self._content = ""
+        self._tokenizer: Any = None
+
+    def load(self, model_dir: Path) -> Any:
+        """The tokenizer in `model_dir`, or the last one where the directory holds weights only.
+
+        Raises:
+            EvaluationError: when it cannot be read.
+        """
+        from transformers import AutoTokenizer
+
+        if self._tokenizer is not None and not (model_dir / "tokenizer_config.json").is_file():
+            return self._tokenizer
+        try:
+            content = _content_of_tokenizer(model_dir)
+            if self._tokenizer is None or content != self._content:
+                self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+                self._content = content
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"cannot load the tokenizer in {model_dir}: {error}") from error
+        return self._tokenizer
+
+
+def _content_of_tokenizer(model_dir: Path) -> str:
+    digest = hashlib.sha256()
+    for pattern in TOKENIZER_FILES:
+        for path in sorted(model_dir.glob(pattern)):
+            data = path.read_bytes()
+            digest.update(f"{path.name} {len(data)}\n".encode())
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def response_text(tokenizer: Any, token_ids: Sequence[int], sampling: Sampling) -> str:

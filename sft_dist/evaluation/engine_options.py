@@ -40,6 +40,10 @@ class EngineOptions:
     gpu_memory_utilization: float = 0.9
     enforce_eager: bool = True
     dtype: str = "auto"
+    tensor_parallel: int = 1
+    """Devices that share one engine."""
+    reload_fault: str | None = None
+    """Why weights must not be changed in place here (`self_test.py`): a new engine for each."""
 
     def model_len(self, config: dict[str, Any]) -> int:
         """Tokens of prompt and completion that an engine for this model has room for."""

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sft_dist.errors import EvaluationError
-from sft_dist.evaluation.decoding import draw_seed, load_tokenizer, response_text, row_entropies
+from sft_dist.evaluation.decoding import TokenizerLoader, draw_seed, response_text, row_entropies
 from sft_dist.evaluation.generator import Completion, Draw, Progress, draws, prompt_overflow
 from sft_dist.evaluation.request import Problem, Sampling
 
@@ -27,11 +27,12 @@ class HfGenerator:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Any = None
         self._tokenizer: Any = None
+        self._tokenizers = TokenizerLoader()
 
     def load(self, model_dir: Path) -> dict[str, Any]:
         """Load a fresh model: nothing can be stale, but tensors can be missing."""
         self.close()
-        self._tokenizer = load_tokenizer(model_dir, self._tokenizer)
+        self._tokenizer = self._tokenizers.load(model_dir)
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 model_dir, dtype=self._dtype, local_files_only=True, output_loading_info=True

@@ -49,3 +49,8 @@ def reserved_fault(devices: Sequence[str], *, ranks: int, wanted: int) -> str | 
 def reserved_devices(devices: Sequence[str], wanted: int) -> list[str]:
     """The last `wanted` devices, one for each worker."""
     return list(devices[len(devices) - wanted :])
+
+
+def shared_out(devices: Sequence[str], size: int) -> list[str]:
+    """`CUDA_VISIBLE_DEVICES` of each worker that gets `size` of the devices."""
+    return [",".join(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]

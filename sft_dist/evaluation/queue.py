@@ -80,6 +80,15 @@ class QueuedRequest:
         """The last heartbeat of an attempt; empty where none was written yet."""
         return read_json(self.attempt_directory(attempt) / HEARTBEAT_FILE) or {}
 
+    def failed_attempts(self) -> list[str]:
+        """Why attempts were not published, in order; those stopped by will left out."""
+        beats = ((attempt, self.heartbeat(attempt)) for attempt in self.attempts())
+        return [
+            f"attempt {attempt}: {beat.get('reason', 'no reason recorded')}"
+            for attempt, beat in beats
+            if beat.get("state") in (FAILED, DIED)
+        ]
+
     def progress(self) -> int:
         """Completions finished by the attempt under way; 0 without one."""
         attempts = self.attempts()

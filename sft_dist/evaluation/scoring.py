@@ -83,6 +83,7 @@ def score(
         **breakdown(rows),
         "comparisons": comparison_tables(compared),
         "generation": queued.published_facts(),
+        "failed_attempts": queued.failed_attempts(),
     }
     lines = "".join(json.dumps(asdict(grade), allow_nan=False) + "\n" for grade in grades)
     write_atomically(queued.directory / GRADES_FILE, lines)

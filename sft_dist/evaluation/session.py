@@ -167,7 +167,7 @@ def _worker_options(
 ) -> WorkerOptions:
     settings = config.evaluation
     return replace(
-        worker_options(settings, model_dir, alone=settings.eval_placement == "reserved"),
+        worker_options(config, model_dir, alone=settings.eval_placement == "reserved"),
         max_model_len=longest_prompt + settings.generation_max_length,
         nice=CPU_NICE if beside_training_on_cpu else 0,
     )

@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sft_dist.errors import EvaluationError
-from sft_dist.evaluation.decoding import draw_seed, load_tokenizer, response_text
+from sft_dist.evaluation.decoding import TokenizerLoader, draw_seed, response_text
 from sft_dist.evaluation.engine_options import EngineOptions, architecture, prepare_environment
 from sft_dist.evaluation.entropy_log import EntropyLog
 from sft_dist.evaluation.generator import (
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 _ROW_KEY = "sft_dist_row"
 
+_ENTROPIES = EntropyLog()
+"""Of the engine in this process: vLLM makes the logits processor, and takes only its name."""
+
 
 class VllmGenerator:
     """A vLLM engine whose weights are changed in place, with proof after every change."""
@@ -43,23 +47,29 @@ class VllmGenerator:
         self._config: dict[str, Any] = {}
         self._model_dir = Path()
         self._tokenizer: Any = None
-        self._entropies = EntropyLog()
+        self._tokenizers = TokenizerLoader()
 
     def load(self, model_dir: Path) -> dict[str, Any]:
-        """Build the engine, or reload it in place; either way prove what it computes with."""
+        """Build the engine, or reload it in place; either way prove what it computes with.
+
+        Raises EvaluationError when the proof fails. The engine is gone then: the next `load`,
+        which is the request's next attempt, builds a new one.
+        """
         started = time.monotonic()
         # Validated first: a reload that fails half way would take the engine with it.
         config = architecture(model_dir)
         WeightsOnDisk(model_dir)
-        self._tokenizer = load_tokenizer(model_dir, self._tokenizer)
+        self._tokenizer = self._tokenizers.load(model_dir)
         how = "in place"
-        if self._llm is None or config != self._config or not self._reloaded(model_dir):
+        if not self._can_reload(config) or not self._reloaded(model_dir):
             how = "new engine"
             self._build(model_dir, config)
-            self._prove(model_dir)
+        self._prove(model_dir)
         self._model_dir = model_dir
         seconds = round(time.monotonic() - started, 3)
-        return {"backend": "vllm", "loaded": how, "weights_proved": True, "load_seconds": seconds}
+        facts = {"backend": "vllm", "loaded": how, "weights_proved": True, "load_seconds": seconds}
+        fault = self._options.reload_fault
+        return facts | ({"reload_fault": fault} if fault else {})
 
     def generate(
         self, problems: Sequence[Problem], sampling: Sampling, on_progress: Progress
@@ -72,13 +82,14 @@ class VllmGenerator:
         long = [draw for draw in wanted if len(draw.problem.prompt_token_ids) >= limit]
         done = {draw.key: prompt_overflow(draw) for draw in long}
         waiting = [draw for draw in wanted if draw.key not in done]
-        self._entropies.clear()
+        self._llm.collective_rpc("sft_clear_entropies")
         try:
             outputs = self._run(waiting, sampling, limit, on_progress)
         except BaseException:
             self.close()  # what is under way would turn up in the next evaluation
             raise
-        entropies = self._entropies.means([len(output.token_ids) for output in outputs])
+        lengths = [len(output.token_ids) for output in outputs]
+        entropies = self._llm.collective_rpc("sft_mean_entropies", args=(lengths,))[0]
         for draw, output, entropy in zip(waiting, outputs, entropies, strict=True):
             done[draw.key] = Completion(
                 id=draw.problem.id,
@@ -116,7 +127,8 @@ class VllmGenerator:
                 enforce_eager=options.enforce_eager,
                 enable_prefix_caching=False,  # one more thing a reload could leave stale
                 worker_extension_cls=f"{ReloadExtension.__module__}.{ReloadExtension.__name__}",
-                logits_processors=[_entropy_processor(self._entropies)],
+                logits_processors=[f"{__name__}:EntropyRecorder"],
+                tensor_parallel_size=options.tensor_parallel,
                 seed=0,
             )
         # vLLM lets whatever went wrong inside through: any exception means "no engine".
@@ -137,12 +149,16 @@ class VllmGenerator:
                 self._prove(self._model_dir)
         return self._options.model_len(self._config)
 
+    def _can_reload(self, config: dict[str, Any]) -> bool:
+        return (
+            self._llm is not None and config == self._config and self._options.reload_fault is None
+        )
+
     def _reloaded(self, model_dir: Path) -> bool:
-        """Change the weights in place and prove it; False when that did not work."""
+        """Change the weights in place; False when the engine cannot."""
         try:
             self._llm.collective_rpc("sft_reload", args=(str(model_dir),))
             self._llm.reset_prefix_cache()
-            self._prove(model_dir)
         # As in `_build`; a new engine follows, so nothing is hidden by going on.
         except Exception:
             logger.exception("reloading %s in place failed, building a new engine", model_dir)
@@ -150,7 +166,8 @@ class VllmGenerator:
         return True
 
     def _prove(self, model_dir: Path) -> None:
-        (wrong,) = self._llm.collective_rpc("sft_mismatches", args=(str(model_dir),))
+        found = self._llm.collective_rpc("sft_mismatches", args=(str(model_dir),))
+        wrong = sorted({name for part in found for name in part})
         if wrong:
             self.close()
             raise EvaluationError(
@@ -193,6 +210,7 @@ def _sampling_params(row: int, draw: Draw, sampling: Sampling, limit: int) -> An
 class ReloadExtension:
     """Methods that vLLM mixes into its worker; `collective_rpc` calls them."""
 
+    rank: int
     model_runner: Any
     reload_weights: Any
 
@@ -213,8 +231,17 @@ class ReloadExtension:
             )
 
     def sft_mismatches(self, model_dir: str) -> list[str]:
-        """Where the model differs from the files, judged by what it computes."""
-        return mismatches(self.model_runner.get_model(), WeightsOnDisk(Path(model_dir)))
+        """Where this process's part of the model differs from the files."""
+        weights = WeightsOnDisk(Path(model_dir))
+        return mismatches(self.model_runner.get_model(), weights, sees_logits=self.rank == 0)
+
+    def sft_clear_entropies(self) -> None:
+        """Forget the entropies of the requests before."""
+        _ENTROPIES.clear()
+
+    def sft_mean_entropies(self, num_tokens: list[int]) -> list[float | None]:
+        """Mean entropy of each request, of so many tokens."""
+        return _ENTROPIES.means(num_tokens) if self.rank == 0 else []
 
 
 def _import_vllm() -> Any:
@@ -226,6 +253,14 @@ def _import_vllm() -> Any:
     return vllm
 
 
+def __getattr__(name: str) -> Any:
+    """`EntropyRecorder`, by which vLLM's processes find it; made when vLLM is there."""
+    if name == "EntropyRecorder":
+        return _entropy_processor(_ENTROPIES)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
 def _entropy_processor(log: EntropyLog) -> type:
     """A vLLM logits processor that changes nothing and notes the entropies of what passes.
 

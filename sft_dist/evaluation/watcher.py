@@ -189,6 +189,7 @@ class Watcher:
         return stored_result(queued, self._run_dir, training_prompt=self._training_prompt)
 
     def _score(self, queued: QueuedRequest) -> EvaluationResult:
+        _tell_faults(queued)
         try:
             return score(
                 queued, self._run_dir, self._grade_many, training_prompt=self._training_prompt
@@ -210,3 +211,16 @@ class Watcher:
             self._on_done(model_dir)
         except OSError as error:
             logger.warning("cleaning up %s: %s", model_dir, error)
+
+
+def _tell_faults(queued: QueuedRequest) -> None:
+    """What went wrong before it went right: scored in the end, but not to be overlooked."""
+    step = queued.request.step
+    for failed in queued.failed_attempts():
+        logger.error("evaluation of step %d was done again; %s", step, failed)
+    fault = queued.published_facts().get("reload_fault")
+    if fault is not None:
+        logger.error(
+            "evaluation of step %d: a new engine was built for it, as weights cannot be changed in "
+            "place here (self-test: %s)", step, fault,
+        )  # fmt: skip

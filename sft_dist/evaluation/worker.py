@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.worker_id,
         stale_seconds=arguments.stale_seconds,
     )
-    generator = build_generator(arguments)
+    generator = build_generator(arguments, reload_fault=self_test(arguments))
     worker = EvaluationWorker(
         claimer,
         generator,
@@ -66,7 +66,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     generator.close()
 
 
-def build_generator(arguments: argparse.Namespace) -> Generator:
+def self_test(arguments: argparse.Namespace) -> str | None:
+    """Why this engine must not be reloaded in place; None when it may (or never is: hf)."""
+    if arguments.backend != "vllm" or arguments.warm_model is None:
+        return None
+    from sft_dist.evaluation.engine_options import architecture
+    from sft_dist.evaluation.self_test import reload_fault
+
+    try:
+        fault = reload_fault(
+            lambda: build_generator(arguments),
+            arguments.warm_model,
+            architecture=architecture(arguments.warm_model),
+            cache_dir=arguments.self_test_cache,
+        )
+    except (EvaluationError, ModelError) as error:  # no engine at all: the first request says so
+        fault = f"the self-test could not be made: {error}"
+    if fault is not None:
+        logger.error("self-test: %s; each evaluation gets a new engine", fault)
+    return fault
+
+
+def build_generator(arguments: argparse.Namespace, *, reload_fault: str | None = None) -> Generator:
     """The back-end asked for. Raises EvaluationError when it is not installed."""
     if arguments.backend == "hf":
         from sft_dist.evaluation.hf_generator import HfGenerator
@@ -82,6 +103,8 @@ def build_generator(arguments: argparse.Namespace) -> Generator:
             max_model_len=arguments.max_model_len,
             gpu_memory_utilization=arguments.gpu_memory_utilization,
             enforce_eager=arguments.enforce_eager,
+            tensor_parallel=arguments.tensor_parallel,
+            reload_fault=reload_fault,
         )
     )
 
@@ -91,8 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm")
     parser.add_argument("--warm_model", type=Path, help="build the engine on this model at once")
+    parser.add_argument("--self_test_cache", type=Path, help="where its verdicts are kept")
     parser.add_argument("--max_model_len", type=int, help="tokens of prompt and completion")
     parser.add_argument("--gpu_memory_utilization", type=float, default=0.9)
+    parser.add_argument("--tensor_parallel", type=int, default=1, help="devices of one engine")
     parser.add_argument("--enforce_eager", action="store_true")
     parser.add_argument("--eval_batch_size", type=int, default=16, help="of the hf back-end")
     parser.add_argument("--nice", type=int, default=0, help="give way to training on a CPU")

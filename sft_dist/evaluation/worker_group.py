@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from sft_dist.config import EvaluationConfig
-from sft_dist.evaluation.placement import OWN_MEMORY, SHARED_MEMORY
+from sft_dist.config import TrainConfig
+from sft_dist.data.token_cache import resolved_cache_dir
+from sft_dist.evaluation.placement import OWN_MEMORY, SHARED_MEMORY, shared_out
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.worker_process import WorkerOptions, WorkerProcess
 
@@ -21,23 +22,31 @@ class Worker(Protocol):
     def stop(self) -> None: ...  # noqa: D102
 
 
-def worker_options(settings: EvaluationConfig, model_dir: Path, *, alone: bool) -> WorkerOptions:
+def worker_options(config: TrainConfig, model_dir: Path, *, alone: bool) -> WorkerOptions:
     """What the settings say of a worker; `alone` on its GPU, or beside a rank of training."""
+    settings = config.evaluation
+    cache = resolved_cache_dir(config.data.cache_dir)
     return WorkerOptions(
         backend=settings.eval_backend,
         warm_model=str(model_dir),
         gpu_memory_utilization=settings.eval_gpu_memory or (OWN_MEMORY if alone else SHARED_MEMORY),
         enforce_eager=settings.eval_enforce_eager,
         eval_batch_size=settings.eval_batch_size,
+        tensor_parallel=settings.eval_tensor_parallel,
+        self_test_cache=str(cache) if cache is not None else None,
     )
 
 
 def worker_group(
     run_dir: Path, options: WorkerOptions, devices: Sequence[str], *, log_name: str
 ) -> "WorkerGroup":
-    """Describe a worker for each device (none is started yet); without devices, one on the CPU."""
+    """Describe a worker for each device (none is started yet); without devices, one on the CPU.
+
+    With `tensor_parallel` N each takes N of them, in order.
+    """
     abandon = EvaluationQueue(run_dir).abandon
-    places = [replace(options, cuda_visible_devices=device) for device in devices] or [options]
+    shares = shared_out(devices, options.tensor_parallel)
+    places = [replace(options, cuda_visible_devices=share) for share in shares] or [options]
     return WorkerGroup(
         [
             WorkerProcess(

@@ -34,10 +34,12 @@ class WorkerOptions:
     max_model_len: int | None = None
     gpu_memory_utilization: float = 0.9
     enforce_eager: bool = False
+    tensor_parallel: int = 1
     eval_batch_size: int = 16
     nice: int = 0
     stale_seconds: float = 120.0
     cuda_visible_devices: str | None = None
+    self_test_cache: str | None = None
 
     def arguments(self) -> list[str]:
         """The worker's command line, without the run directory."""
@@ -47,9 +49,11 @@ class WorkerOptions:
             f"--eval_batch_size={self.eval_batch_size}",
             f"--stale_seconds={self.stale_seconds}",
             f"--nice={self.nice}",
+            f"--tensor_parallel={self.tensor_parallel}",
         ]
         flags += [f"--warm_model={self.warm_model}"] if self.warm_model else []
         flags += [f"--max_model_len={self.max_model_len}"] if self.max_model_len else []
+        flags += [f"--self_test_cache={self.self_test_cache}"] if self.self_test_cache else []
         return flags + (["--enforce_eager"] if self.enforce_eager else [])
 
 

@@ -18,9 +18,6 @@ from sft_dist.runtime.launch_environment import free_port
 
 logger = logging.getLogger(__name__)
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""Longer than the slowest legitimate wait (rank 0 writing a checkpoint), so that a hang ends."""
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -55,8 +52,11 @@ def share_cores(*, beside_evaluation: bool) -> None:
 
 
 @contextmanager
-def distributed() -> Iterator[Ranks]:
-    """Join the process group; leave it at the end, at once when an error ends it."""
+def distributed(timeout_seconds: int = 1800) -> Iterator[Ranks]:
+    """Join the process group; leave it at the end, at once when an error ends it.
+
+    `timeout_seconds` is `--collective_timeout`.
+    """
     _set_single_process_environment()
     local_rank = int(os.environ["LOCAL_RANK"])
     cuda = torch.cuda.is_available()
@@ -65,12 +65,30 @@ def distributed() -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     # On the CPU DeepSpeed would otherwise look for an accelerator and warn on every rank.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=backend_timeout(timeout_seconds))
     try:
         yield Ranks(dist.get_rank(), local_rank, dist.get_world_size(), device)
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def backend_timeout(timeout_seconds: int) -> timedelta:
+    """When a collective fails by itself: after `watch.py`, whose words say more, has spoken.
+
+    gloo raises where training waits, which ends a run in good order, and so comes before the watch
+    ends the process; NCCL aborts the process without a word, and so comes after.
+    """
+    return timedelta(seconds=timeout_seconds + (90 if torch.cuda.is_available() else 15))
+
+
+def set_group_timeouts(timeout_seconds: int) -> None:
+    """Give the groups that an engine has made the timeout of ours.
+
+    DeepSpeed makes its own with the backend's default, 10 minutes for NCCL.
+    """
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(backend_timeout(timeout_seconds), group)
 
 
 def broadcast_text(text: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 
 
 def world_size_from_environment() -> int:
@@ -29,3 +30,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+def tell_launcher(error: BaseException) -> None:
+    """Under torchrun: leave the error where it looks, so that the first one is what it shows last.
+
+    Told once: torchrun goes by the time of it. torch is loaded here, if it was not.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None or (os.path.exists(path) and os.path.getsize(path) > 0):
+        return
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    with suppress(OSError):  # a full disk must not hide the error itself
+        get_error_handler().record_exception(error)

@@ -99,9 +99,15 @@ def write_run_files(
 
 
 def write_status(run_dir: Path, state: State, reason: str, **more: Any) -> None:
-    """`status.json`, from which launchers decide; torchrun hides exit codes."""
+    """`status.json`, from which launchers decide; torchrun hides exit codes.
+
+    A disk that does not take it is told, and ends nothing: there is more to save than this.
+    """
     status = {"state": state, "reason": reason, "time": time.time(), **more}
-    write_atomically(run_dir / "status.json", json.dumps(status, indent=2))
+    try:
+        write_atomically(run_dir / "status.json", json.dumps(status, indent=2))
+    except OSError as error:
+        logger.error("status.json cannot be written (%s); it would say: %s", error, status)
 
 
 def _version(package: str) -> str | None:

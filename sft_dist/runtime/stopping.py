@@ -25,15 +25,16 @@ forwards what it gets; before a time limit Slurm sends USR1 and then TERM."""
 class StopRequest:
     """Whether this process was asked to stop, and by what."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: Path | None) -> None:
+        self.run_dir = run_dir
+        """Where a `STOP` file counts; None as long as the run has no directory."""
         self._first_seen: dict[int, float] = {}
         self.reason: str | None = None
 
     def requested(self) -> bool:
         """True after a signal, or while a `STOP` file is there; its text is the reason."""
-        path = self._run_dir / "STOP"
-        if self.reason is None and path.exists():
+        path = self.run_dir / "STOP" if self.run_dir is not None else None
+        if self.reason is None and path is not None and path.exists():
             text = path.read_text(errors="replace").strip()
             self.reason = f"STOP file: {text}" if text else "STOP file"
         return self.reason is not None
@@ -52,8 +53,8 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(run_dir: Path) -> Iterator[StopRequest]:
-    """Note SIGTERM, SIGINT and SIGUSR1 instead of dying from them."""
+def stop_on_signals(run_dir: Path | None = None) -> Iterator[StopRequest]:
+    """Note SIGTERM, SIGINT and SIGUSR1 instead of dying from them, from the start-up on."""
     request = StopRequest(run_dir)
     previous = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:

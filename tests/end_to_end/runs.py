@@ -13,11 +13,16 @@ from sft_dist.tracking.record import last_by, read_rows
 
 ROOT = Path(__file__).parents[2]
 PLAIN = [sys.executable, "-m", "sft_dist.train"]
-TWO_RANKS = [
-    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-    "-m", "sft_dist.train",
-]  # fmt: skip
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 SFT_TRAIN = [str(Path(sys.executable).parent / "sft-train")]
+
+
+def on_ranks(number):
+    """The command that trains on so many ranks; one rank needs no launcher."""
+    return PLAIN if number == 1 else [*TORCHRUN, str(number), *PLAIN[1:]]
+
+
+TWO_RANKS = on_ranks(2)
 
 
 def flags(**settings):

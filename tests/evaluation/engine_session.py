@@ -10,11 +10,41 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sft_dist.errors import ModelError
-from sft_dist.evaluation import entropy_log
+from sft_dist.errors import EvaluationError, ModelError
+from sft_dist.evaluation import entropy_log, vllm_generator
+from sft_dist.evaluation.engine_options import architecture
 from sft_dist.evaluation.request import Sampling
+from sft_dist.evaluation.self_test import reload_fault
 from sft_dist.evaluation.vllm_generator import EngineOptions, ReloadExtension, VllmGenerator
 from tests.evaluation.models import GREEDY, problem, problems
+
+HEAD = "the packed head"
+STALE_PARAMETERS = ("model.norm.weight", "model.layers.0.self_attn.qkv_proj.weight")
+
+
+def stale_reload(name, repaired):
+    """A reload that leaves one thing as it was: the head that is applied, or a parameter."""
+
+    def reload(worker, path):
+        if name == HEAD:  # what vLLM 0.32 does on a CPU
+            worker.reload_weights(weights_path=path)
+            return
+        model = worker.model_runner.get_model()
+        layer = model.get_submodule(name.rpartition(".")[0])
+        tensor, kernel = layer.weight.detach().clone(), getattr(layer, "cpu_linear", None)
+        repaired(worker, path)
+        layer.weight.data.copy_(tensor)
+        if kernel is not None:  # the matrix is in there, and the parameter empty
+            layer.cpu_linear = kernel
+
+    return reload
+
+
+def refused(load):
+    try:
+        return f"loaded: {load()}"
+    except EvaluationError as error:
+        return str(error)
 
 
 def main(models: Path, out: Path) -> None:
@@ -38,11 +68,29 @@ def main(models: Path, out: Path) -> None:
     (record["stale"],) = engine._llm.collective_rpc("sft_mismatches", args=(str(models / "m1"),))
     record["m1 with the head of m2"] = decode(problems(6))
 
-    repaired = ReloadExtension.sft_reload
-    ReloadExtension.sft_reload = lambda self, path: self.reload_weights(weights_path=path)
-    record["load without repair"] = engine.load(models / "m1")
+    repaired, proof = ReloadExtension.sft_reload, vllm_generator.mismatches
+    for name in (HEAD, *STALE_PARAMETERS):
+        engine.load(models / "m2")
+        ReloadExtension.sft_reload = stale_reload(name, repaired)
+        record[f"stale {name}"] = refused(lambda: engine.load(models / "m1"))
+        ReloadExtension.sft_reload = repaired
+    record["load after a refusal"] = engine.load(models / "m1")
     record["m1 again"] = decode(problems(6))
-    ReloadExtension.sft_reload = repaired
+
+    def self_test():
+        config = architecture(models / "m1")
+        options = EngineOptions(max_model_len=64)
+        return reload_fault(
+            lambda: VllmGenerator(options), models / "m1", architecture=config, cache_dir=None
+        )
+
+    record["self-test"] = self_test()
+    ReloadExtension.sft_reload = stale_reload(HEAD, repaired)
+    vllm_generator.mismatches = lambda *_, **__: []  # a proof that sees nothing
+    record["self-test of a stale head"] = self_test()
+    ReloadExtension.sft_reload, vllm_generator.mismatches = repaired, proof
+
+    engine.load(models / "m1")
 
     try:
         engine.load(models / "nowhere")

@@ -226,6 +226,10 @@ def test_a_worker_killed_at_work_is_restarted_and_nothing_is_lost_or_doubled(ben
     assert bench.only(0).attempts() == [1, 2]
     assert bench.only(500).attempts() == [1]
     assert "SIGKILL" in bench.only(0).heartbeat(1)["reason"]
+    (failed,) = first.summary["failed_attempts"]
+    assert failed.startswith("attempt 1: ")
+    assert "SIGKILL" in failed
+    assert second.summary["failed_attempts"] == []
 
 
 def test_a_request_that_kills_every_worker_is_reported_and_the_others_served(bench):

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from sft_dist.evaluation.decoding import draw_seed, response_text, row_entropies
+from sft_dist.errors import EvaluationError
+from sft_dist.evaluation.decoding import (
+    TokenizerLoader,
+    draw_seed,
+    response_text,
+    row_entropies,
+)
 from sft_dist.evaluation.generator import Draw
 from sft_dist.evaluation.request import Sampling
 from tests.evaluation.models import CHARACTERS, EOS, problem, save_tokenizer
@@ -49,3 +55,26 @@ def test_every_answer_has_its_own_stream_of_the_seed():
     more = Sampling(max_new_tokens=7, seed=1, num_samples=9)
     assert draw_seed(one, asked[0]) == draw_seed(more, asked[0])
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_tokenizer_is_read_again_only_when_its_files_differ(tmp_path):
+    first, same, other, bare = (tmp_path / name for name in ("first", "same", "other", "bare"))
+    for path in (first, same, other):
+        path.mkdir()
+        save_tokenizer(path)
+    bare.mkdir()
+    config = other / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("<eos>", "a"))
+    loader = TokenizerLoader()
+    tokenizer = loader.load(first)
+    assert loader.load(same) is tokenizer
+    assert loader.load(bare) is tokenizer
+    changed = loader.load(other)
+    assert changed is not tokenizer
+    assert changed.eos_token == "a"
+    assert loader.load(first).eos_token == "<eos>"
+
+
+def test_a_directory_without_any_tokenizer_is_told(tmp_path):
+    with pytest.raises(EvaluationError, match="cannot load the tokenizer"):
+        TokenizerLoader().load(tmp_path)

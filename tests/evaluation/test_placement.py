@@ -50,6 +50,13 @@ def test_each_reserved_gpu_has_a_worker_with_a_log_of_its_own(tmp_path):
     assert group.failure is None
 
 
+def test_engines_that_several_gpus_share_get_them_in_order(tmp_path):
+    options = WorkerOptions(tensor_parallel=2)
+    group = worker_group(tmp_path, options, ["4", "5", "6", "7"], log_name="w")
+    assert [w._options.cuda_visible_devices for w in group._workers] == ["4,5", "6,7"]
+    assert "--tensor_parallel=2" in group._workers[0]._options.arguments()
+
+
 def test_a_group_is_given_up_when_all_of_it_is(tmp_path):
     group = worker_group(tmp_path, WorkerOptions(), ["6", "7"], log_name="w")
     group._workers[0].failure = "no device"

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from sft_dist.evaluation.client import EvaluationClient
 from sft_dist.evaluation.hf_generator import HfGenerator
 from sft_dist.evaluation.worker_process import WorkerOptions
+from sft_dist.functions import get_response_log_probs
+from tests.evaluation.engine_session import HEAD, STALE_PARAMETERS
 from tests.evaluation.models import CHARACTERS, EOS, GREEDY, problems, save_model
 
 pytestmark = [
@@ -40,7 +42,8 @@ def models(tmp_path_factory):
 def session(models, tmp_path_factory):
     out = tmp_path_factory.mktemp("session") / "record.json"
     command = [sys.executable, "-m", "tests.evaluation.engine_session", str(models), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(out.read_text())
 
@@ -90,9 +93,21 @@ def test_a_reload_without_repair_decodes_with_the_old_head_and_the_proof_says_so
     assert stale not in (expected(reference["m1"]), expected(reference["m2"]))
 
 
-def test_a_proof_that_fails_leads_to_a_new_engine_with_the_right_weights(session, reference):
-    assert session["load without repair"]["loaded"] == "new engine"
+@pytest.mark.parametrize("name", [HEAD, *STALE_PARAMETERS])
+def test_an_engine_that_is_stale_in_one_thing_is_refused_by_name(session, name):
+    told = "output head (as applied)" if name == HEAD else name
+    assert "does not compute with the weights in" in session[f"stale {name}"]
+    assert f"1 tensors differ, {told}; nothing was scored" in session[f"stale {name}"]
+
+
+def test_after_a_refusal_a_new_engine_has_the_right_weights(session, reference):
+    assert session["load after a refusal"]["loaded"] == "new engine"
     assert outcome(session["m1 again"]["rows"]) == expected(reference["m1"])
+
+
+def test_the_self_test_sees_a_stale_head_that_no_proof_sees(session):
+    assert session["self-test"] is None
+    assert "decodes otherwise than a new one" in session["self-test of a stale head"]
 
 
 def test_a_model_that_is_missing_does_not_harm_the_engine(session, reference):
@@ -117,10 +132,30 @@ def teacher_forced_entropy(model_dir, item, row):
     generated = [CHARACTERS.index(character) for character in row["response"]]
     generated += [EOS] if row["finish_reason"] == "stop" else []
     assert len(generated) == row["num_tokens"]
+    text = torch.tensor([[*item.prompt_token_ids, *generated]])
     with torch.inference_mode():
-        logits = model(torch.tensor([[*item.prompt_token_ids, *generated]])).logits[0]
-    positions = logits[len(item.prompt_token_ids) - 1 : -1].double()
-    return torch.distributions.Categorical(logits=positions).entropy().mean().item()
+        found = get_response_log_probs(model, text[:, :-1], text[:, 1:], return_token_entropy=True)
+    return found["token_entropy"][0, len(item.prompt_token_ids) - 1 :].mean().item()
+
+
+@pytest.mark.exhaustive
+def test_two_processes_that_share_an_engine_decode_as_one_and_prove_their_parts(
+    models, reference, tmp_path
+):
+    out = tmp_path / "record.json"
+    module = "tests.evaluation.tensor_parallel_session"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(models), str(out)], capture_output=True, text=True,
+        timeout=240, env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "0|1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    record = json.loads(out.read_text())
+    for name, how in (("m1", "new engine"), ("m2", "in place")):
+        assert record[name]["facts"]["loaded"] == how
+        assert outcome(record[name]["rows"]) == expected(reference[name])
+        for row, alone in zip(record[name]["rows"], reference[name], strict=True):
+            assert row["mean_token_entropy"] == pytest.approx(alone.mean_token_entropy, abs=1e-4)
+    assert "output head (as applied)" in record["stale"]
 
 
 def test_a_prompt_too_long_is_counted_and_longer_requests_get_a_larger_engine(session):
@@ -145,8 +180,9 @@ def test_progress_counts_up_to_all(session):
 
 def test_behind_the_client_with_the_worker_killed_in_between(models, reference, tmp_path):
     options = WorkerOptions(
-        backend="vllm", warm_model=str(models / "m1"), max_model_len=64, enforce_eager=True
-    )
+        backend="vllm", warm_model=str(models / "m1"), max_model_len=64, enforce_eager=True,
+        self_test_cache=str(tmp_path / "cache"),
+    )  # fmt: skip
     with EvaluationClient(tmp_path, options=options, grading_workers=1) as client:
         parts = {"prompt_name": "default", "form": "boxed", "sampling": GREEDY}
         client.submit(step=0, model_dir=models / "m1", problems=problems(6), **parts)
@@ -161,5 +197,6 @@ def test_behind_the_client_with_the_worker_killed_in_between(models, reference, 
         assert [row["response"] for row in result.samples] == [
             completion.response for completion in reference[name]
         ]
+    assert len(list(tmp_path.glob("cache/reload-self-test/*.json"))) == 1  # passed, and kept
     attempts = sorted(path.name for path in tmp_path.glob("evaluations/step-*/*/attempt-*"))
     assert attempts == ["attempt-1", "attempt-1"]

@@ -1,12 +1,14 @@
 """The proof against models that hold one matrix and apply another. torch only."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from sft_dist.evaluation import weight_proof
-from sft_dist.evaluation.weight_proof import WeightsOnDisk, applies, mismatches
+from sft_dist.evaluation.weight_proof import WeightsOnDisk, applies, mismatches, own_part
 
 V, H = 40, 24
 generator = torch.Generator().manual_seed(0)
@@ -147,3 +149,47 @@ def test_the_dense_probe_sees_what_the_unit_vectors_do_not(monkeypatch):
     like = torch.empty(0)
     assert applies(lambda x: x @ weight.T, weight, like=like)
     assert not applies(lambda x: x @ other.T, weight, like=like)
+
+
+# tensor parallelism
+
+
+def layer(rank, **attributes):
+    return SimpleNamespace(tp_size=2, tp_rank=rank, **attributes)
+
+
+MATRIX = torch.arange(48.0).view(8, 6)
+
+
+def test_a_column_parallel_layer_holds_its_rows_of_each_stacked_part():
+    parts = [MATRIX, MATRIX[:4] + 100]
+    held = [own_part(layer(rank), parts) for rank in range(2)]
+    assert torch.equal(held[0], torch.cat([MATRIX[:4], MATRIX[:2] + 100]))
+    assert torch.equal(held[1], torch.cat([MATRIX[4:], MATRIX[2:4] + 100]))
+
+
+def test_keys_and_values_of_fewer_heads_than_processes_are_held_by_several():
+    query, key = MATRIX, MATRIX[:2] + 100
+    attention = {"num_kv_head_replicas": 2}
+    held = [own_part(layer(rank, **attention), [query, key, key]) for rank in range(2)]
+    assert torch.equal(held[0], torch.cat([query[:4], key, key]))
+    assert torch.equal(held[1], torch.cat([query[4:], key, key]))
+
+
+def test_a_row_parallel_layer_holds_its_columns_and_the_whole_bias():
+    row = {"input_size": 6, "input_size_per_partition": 3}
+    assert torch.equal(own_part(layer(1, **row), [MATRIX]), MATRIX[:, 3:])
+    assert torch.equal(own_part(layer(1, **row), [MATRIX[0]]), MATRIX[0])
+
+
+def test_a_vocabulary_is_held_by_rows_and_a_single_process_holds_all():
+    rows = SimpleNamespace(org_vocab_start_index=4, org_vocab_end_index=8)
+    assert torch.equal(own_part(layer(1, shard_indices=rows), [MATRIX]), MATRIX[4:])
+    alone = SimpleNamespace(tp_size=1, tp_rank=0)
+    assert torch.equal(own_part(alone, [MATRIX, MATRIX]), torch.cat([MATRIX, MATRIX]))
+
+
+def test_a_process_that_does_not_see_the_logits_does_not_judge_the_head(model, on_disk):
+    model.compute_logits = lambda hidden: None
+    assert mismatches(model, on_disk, sees_logits=False) == []
+    assert mismatches(model, on_disk) == ["output head (as applied)"]

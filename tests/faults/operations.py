@@ -1,8 +1,8 @@
 """File operations of this process, counted; before any one of them the process can be killed.
 
-Python's functions are replaced, so what is written in C (safetensors) counts as one operation. A
-write has two points: before it, and when half of it is done. Of the many small writes to one file
-the first, second, fourth, eighth, ... count.
+Python's functions are replaced, so what is written in C (safetensors, torch.save by name) counts
+as one operation. A write has two points: before it, and when half of it is done. Of the many small
+writes to one file the first, second, fourth, eighth, ... count.
 """
 
 import builtins
@@ -12,6 +12,7 @@ import os
 import signal
 from pathlib import Path
 
+import torch
 from safetensors import torch as safetensors_torch
 
 WRITING = set("wax+")
@@ -31,6 +32,7 @@ class Operations:
             setattr(os, name, self._plain(name, getattr(os, name)))
         io.open = builtins.open = self._open(io.open)
         safetensors_torch.save_file = self._save_file(safetensors_torch.save_file)
+        torch.save = self._torch_save(torch.save)
         ctypes.CDLL = self._library(ctypes.CDLL)
 
     def point(self, what, path, half=None):
@@ -38,11 +40,18 @@ class Operations:
         path = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else str(path)
         if not path.startswith(self.root):
             return
-        self.seen.append(f"{what} {os.path.relpath(path, self.root)}")
+        self.reached(f"{what} {os.path.relpath(path, self.root)}", half)
+
+    def reached(self, name, half=None):
+        self.seen.append(name)
         if len(self.seen) - 1 == self.kill_at:
             if half is not None:
                 half()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def counts(self, path, number):
+        """Whether the `number`-th write to a file is an operation to kill at."""
+        return number.bit_count() == 1
 
     def _plain(self, name, function):
         def counted(*args, **kwargs):
@@ -65,15 +74,29 @@ class Operations:
 
     def _save_file(self, function):
         def counted(tensors, filename, metadata=None):
-            def half():
-                function(tensors, filename, metadata)
-                os.truncate(filename, Path(filename).stat().st_size // 2)
-
-            self.point("write", filename)
-            self.point("half write", filename, half)
-            function(tensors, filename, metadata)
+            self.in_c(filename, lambda: function(tensors, filename, metadata))
 
         return counted
+
+    def _torch_save(self, function):
+        def counted(content, file, *args, **kwargs):
+            if isinstance(file, str | os.PathLike):
+                self.in_c(file, lambda: function(content, file, *args, **kwargs))
+            else:  # its writes count
+                function(content, file, *args, **kwargs)
+
+        return counted
+
+    def in_c(self, path, write):
+        """A file that is written where no function can be replaced."""
+
+        def half():
+            write()
+            os.truncate(path, Path(path).stat().st_size // 2)
+
+        self.point("write", path)
+        self.point("half write", path, half)
+        return write()
 
     def _library(self, load):
         def counted(name, **kwargs):
@@ -104,7 +127,7 @@ class Written:
             self.file.flush()
 
         self.count += 1
-        if self.count.bit_count() == 1:
+        if self.operations.counts(self.path, self.count):
             self.operations.point("write", self.path)
             self.operations.point("half write", self.path, half)
         count = self.file.write(data)

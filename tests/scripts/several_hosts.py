@@ -24,8 +24,8 @@ def make_inputs(folder, num_train):
 class Job:
     """A run directory in `folder`, and the launchers that work on it."""
 
-    def __init__(self, inputs, folder, engine):
-        self.inputs, self.folder, self.engine = inputs, folder, engine
+    def __init__(self, inputs, folder, engine, **settings):
+        self.inputs, self.folder, self.engine, self.settings = inputs, folder, engine, settings
         self.run_dir = folder / "run"
         folder.mkdir()
 
@@ -55,6 +55,7 @@ class Job:
             "engine": self.engine, "global_batch_size": 8, "num_epochs": 1, "save_steps": 3,
             "max_seq_length": 128, "eval_placement": "off", "learning_rate": "1e-3",
             "wandb_mode": "disabled", "cache_dir": self.inputs / "cache",
+            **self.settings,
         }  # fmt: skip
         return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
 

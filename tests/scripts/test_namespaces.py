@@ -1,6 +1,8 @@
 """Several hosts without Slurm: network namespaces, launch/train_node.sh, the real trainer."""
 
 import json
+import re
+import time
 
 import pytest
 
@@ -10,6 +12,8 @@ from tests.scripts.several_hosts import Job, make_inputs
 REASON = why_not()
 STOP_SECONDS = 60
 """Within this the other hosts have stopped after one was killed (docs/slurm.md)."""
+
+TIMEOUT = 8
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,7 +26,13 @@ def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("inputs"), num_train=96)
 
 
-@pytest.mark.parametrize("engine", ["deepspeed", "fsdp"])
+def status_of(job):
+    return json.loads((job.run_dir / "status.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "engine", ["deepspeed", pytest.param("fsdp", marks=pytest.mark.exhaustive)]
+)
 def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(inputs, tmp_path, engine):
     with virtual_hosts(2) as hosts:
         whole = Job(inputs, tmp_path / "whole", engine)
@@ -32,12 +42,33 @@ def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(inputs, tmp_pat
         broken.wait_until_step(launchers, 4)
         hosts[1].kill()
         assert launchers[0].wait(timeout=STOP_SECONDS) != 0
-        assert "onnection" in (tmp_path / "broken" / "host-0.log").read_text()
-        assert json.loads((broken.run_dir / "status.json").read_text())["state"] == "failed"
+        assert (
+            "another rank has left without a word"
+            in (tmp_path / "broken" / "host-0.log").read_text()
+        )
+        assert status_of(broken)["state"] == "failed"
         # The host that is left takes both ranks; two hosts and one give the same bits.
         broken.finish(broken.start(hosts[:1], ranks_per_host=2))
     assert broken.losses() == whole.losses()
     assert max(whole.losses()) == 12
+
+
+def test_a_host_that_is_cut_off_is_missed_on_both_sides_within_the_timeout(inputs, tmp_path):
+    with virtual_hosts(2) as hosts:
+        job = Job(inputs, tmp_path / "cut", "fsdp", collective_timeout=TIMEOUT)
+        launchers = job.start(hosts, ranks_per_host=1)
+        job.wait_until_step(launchers, 4)
+        hosts[1].cut_off()
+        began = time.monotonic()
+        codes = [launcher.wait(timeout=2 * STOP_SECONDS) for launcher in launchers]
+        assert 0 not in codes
+        assert time.monotonic() - began > TIMEOUT
+        here, there = (path.read_text() for path in sorted((tmp_path / "cut").glob("host-*.log")))
+        assert re.search(r"rank 0 has not moved .* no sign of life of rank 1, last seen", here)
+        assert "the launcher's store does not answer: the host of rank 0" in there
+        assert "no sign of life of rank 1" in status_of(job)["reason"]
+        job.finish(job.start(hosts[:1], ranks_per_host=2))
+    assert list(job.losses()) == list(range(1, 13))
 
 
 def test_virtual_hosts_are_gone_afterwards_and_see_only_one_another(tmp_path):

@@ -47,6 +47,15 @@ def test_an_evaluation_reported_again_after_a_kill_is_not_written_twice(tmp_path
     assert last_by(read_rows(tmp_path), "eval/step")[5]["eval/accuracy"] == 0.5
 
 
+def test_an_evaluation_whose_comparison_has_changed_since_is_not_written_twice(tmp_path):
+    evaluation = {"eval/step": 5, "eval/accuracy": 0.5}
+    for attempt, gained in ((1, {}), (2, {"eval/vs_base_gained": 3})):
+        record = MetricsRecord(tmp_path, attempt)
+        record.write({**evaluation, **gained})
+        record.close()
+    assert len(read_rows(tmp_path)) == 1
+
+
 def test_the_evaluations_of_several_prompts_at_one_step_are_read_together(tmp_path):
     record = MetricsRecord(tmp_path, 1)
     record.write({"eval/step": 5, "eval/accuracy": 0.25})
