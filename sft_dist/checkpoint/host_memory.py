@@ -99,6 +99,15 @@ def fits_in_host_memory(nbytes: int) -> bool:
     return free is None or nbytes <= SHARE * free
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * mmap.PAGESIZE
+
+
 def _free_bytes() -> int | None:
     """What Linux calls available, or less when a cgroup (a Slurm job, a container) sets a limit."""
     found = [value for value in (_available(), _left_in_cgroup()) if value is not None]

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from sft_dist.checkpoint.agreement import SavingRanks
-from sft_dist.checkpoint.host_memory import HostMemory, fits_in_host_memory, needed_bytes
+from sft_dist.checkpoint.host_memory import (
+    HostMemory,
+    fits_in_host_memory,
+    needed_bytes,
+    resident_bytes,
+)
 from sft_dist.optimizer_state import OptimizerState, ParameterShard
 
 logger = logging.getLogger(__name__)
@@ -55,14 +60,12 @@ def memory_for_snapshots(
         ranks: all that save.
         device: of this rank.
     """
-    needed = needed_bytes(_tensors(engine.optimizer_state())) + SLACK
+    state_bytes = needed_bytes(_tensors(engine.optimizer_state()))
+    needed = state_bytes + SLACK
     if ranks.is_zero:
         needed += weight_bytes
-    on_host = needed * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.type == "cpu":
-        # Training has yet to touch as much of the same memory: moments (8 bytes of a parameter)
-        # and gradients (4) are as large as the state that is copied.
-        on_host *= 2
+    later = _yet_to_be_touched(weight_bytes, state_bytes) if device.type == "cpu" else 0
+    on_host = (needed + later) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if ranks.any(not fits_in_host_memory(on_host)):
         logger.warning(
             "--async_save: copies of the state take %.1f GiB on each rank, more than this host "
@@ -73,6 +76,15 @@ def memory_for_snapshots(
     memory = HostMemory(device)
     memory.reserve(needed)
     return memory
+
+
+def _yet_to_be_touched(weight_bytes: int, state_bytes: int) -> int:
+    """What training on a CPU will take of the same memory and does not hold yet.
+
+    Fresh moments are pages that nobody has written to; gradients are made in the first step, 4
+    bytes of a parameter where its state has 12.
+    """
+    return max(0, weight_bytes + state_bytes + state_bytes // 3 - resident_bytes())
 
 
 def take_snapshot(

@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from sft_dist.checkpoint import host_memory
-from sft_dist.checkpoint.host_memory import HostMemory, fits_in_host_memory, needed_bytes
+from sft_dist.checkpoint import SavingRanks, host_memory, snapshot
+from sft_dist.checkpoint.host_memory import (
+    HostMemory,
+    fits_in_host_memory,
+    needed_bytes,
+    resident_bytes,
+)
+from tests.fake_engine import FakeEngine
 
 CPU = torch.device("cpu")
 TENSORS = {
@@ -83,3 +89,23 @@ def test_the_limit_of_a_cgroup_counts_and_its_file_cache_does_not(tmp_path, monk
     assert host_memory._free_bytes() == 500
     (tmp_path / "job/memory.max").write_text("max\n")
     assert host_memory._free_bytes() > 1000
+
+
+def test_on_a_cpu_memory_that_training_has_yet_to_touch_is_not_free(monkeypatch):
+    asked = []
+    monkeypatch.setattr(snapshot, "fits_in_host_memory", lambda n: asked.append(n) or True)
+    engine, weights = FakeEngine(), 1000
+    state = needed_bytes(snapshot._tensors(engine.optimizer_state()))
+    for held in (0, 1 << 40):  # before the first step, and long after it
+        monkeypatch.setattr(snapshot, "resident_bytes", lambda held=held: held)
+        snapshot.memory_for_snapshots(
+            engine, weight_bytes=weights, ranks=SavingRanks(), device=torch.device("cpu")
+        )
+    assert asked[0] - asked[1] == weights + state + state // 3
+    assert asked[1] >= weights + state
+
+
+def test_a_process_holds_what_it_has_touched():
+    before = resident_bytes()
+    held = torch.ones(8 << 20)
+    assert resident_bytes() - before > 0.9 * held.numel() * 4
