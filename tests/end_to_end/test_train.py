@@ -237,3 +237,14 @@ def test_a_model_that_does_not_load_is_told_and_leaves_a_failed_run(inputs, tmp_
     assert done.returncode == 1
     assert "model.norm.weight" in done.stderr
     assert state(tmp_path / "run") == "failed"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_model_trains_on_the_same_curve(inputs, tmp_path):
+    settings = {**inputs, **QUIET, "engine": "torch", "max_steps": 3}
+    run(PLAIN, **settings, dtype="float32", output_dir=tmp_path / "plain")
+    run(PLAIN, **settings, dtype="float32", compile="true", output_dir=tmp_path / "compiled")
+    plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    assert len(plain) == 3
+    assert compiled == pytest.approx(plain, rel=1e-5)
