@@ -63,6 +63,8 @@ def reload_fault(
 ) -> str | None:
     """Why reloading in place cannot be trusted here; None when the test passes, or has passed.
 
+    No other engine may live in this process: vLLM's process groups end with any of them.
+
     Args:
         make_generator: a new engine, not yet loaded.
         model_dir: the run's model, whose layers and tokenizer are taken.

@@ -16,6 +16,7 @@ def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
+@pytest.mark.exhaustive
 def test_a_run_on_two_one_two_and_four_ranks_has_the_curve_of_the_unbroken_one(inputs, tmp_path):
     whole, run_dir = tmp_path / "whole", tmp_path / "broken"
     unbroken(inputs, whole, "zero2")

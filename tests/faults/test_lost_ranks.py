@@ -74,6 +74,7 @@ def test_when_a_rank_is_killed_the_others_leave_and_say_how_to_go_on(inputs, tmp
     assert max(losses(run_dir)) >= step + 2
 
 
+@pytest.mark.exhaustive  # the same wait as for a host that is cut off: test_namespaces.py
 def test_a_rank_that_stands_still_is_named_with_its_step(inputs, tmp_path):
     run_dir = tmp_path / "run"
     printed, seconds = disturbed(inputs, run_dir, 1, signal.SIGSTOP)
