@@ -28,6 +28,7 @@ from tests.faults.soak_checks import (
     faults_after_kill,
     faults_of_resume,
     newest,
+    on_training_thread,
     shortcomings,
 )
 from tests.faults.soak_plan import Draw, PlannedRun, kind_of, operation_of, operations_in
@@ -87,6 +88,8 @@ class Soak:
         points = attempt(self.jobs[job], recorded).points
         self._note(f"{job}, recorded", in_child(lambda: differences(recorded, reference)))
         self._note(f"{job}, recorded", [f"still running: {name}" for name in remaining()])
+        found = on_training_thread(points)
+        self._note(f"{job}, recorded", [f"on the training thread: {point}" for point in found])
         self.recordings[job] = points
         shutil.rmtree(recorded)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from torch.distributed.checkpoint import FileSystemReader
 from sft_dist.checkpoint import checkpoint_step, damage, list_checkpoints
 from sft_dist.tracking.record import last_by, read_rows
 
+ON_TRAINING_THREAD = re.compile(
+    r"(step \d+|end): (fsync|write|half write) \.tmp-(checkpoint|weights)"
+)
 LATE_SHARE = 0.8
 ENOUGH_FOR_ALL_KINDS = 50
 OF_THE_ATTEMPT = {"attempt", "wandb_run_id"}
@@ -164,6 +168,11 @@ def _leftovers(run_dir):
     names = (".tmp-*", ".removing-*", ".superseded", ".exports/*")
     found = [path.name for name in names for path in run_dir.glob(name)]
     return [f"left behind: {found}"] if found else []
+
+
+def on_training_thread(points):
+    """What of a save was written, or waited for the disk, on the thread that trains."""
+    return [point for _, point in points if ON_TRAINING_THREAD.match(point)]
 
 
 def shortcomings(report):

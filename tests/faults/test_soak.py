@@ -18,6 +18,7 @@ from tests.faults.soak_checks import (
     differences,
     faults_after_kill,
     faults_of_resume,
+    on_training_thread,
     optimizer_tensors,
     shortcomings,
     training_state,
@@ -162,6 +163,15 @@ def test_less_than_there_was_before_is_found(run_dir, reference):
 def test_a_resume_from_an_older_checkpoint_is_found(run_dir):
     assert faults_of_resume(run_dir, 8, 8) == []
     assert faults_of_resume(run_dir, 8, 6) == ["resumed at step 9, the newest checkpoint was 6"]
+
+
+def test_a_save_on_the_training_thread_is_found():
+    wrong = "step 4: fsync .tmp-checkpoint-4/config.json"
+    points = [
+        ("rank 0", "save 4: fsync .tmp-checkpoint-4/config.json"), ("rank 0", wrong),
+        ("rank 0", "step 4: write metrics.jsonl"),
+    ]  # fmt: skip
+    assert on_training_thread(points) == [wrong]
 
 
 def test_a_soak_that_shows_too_little_says_so():
