@@ -138,14 +138,14 @@ class Bench:
         return bool(found)
 
 
-def measure(bench: Bench, saves: int) -> dict[str, Any]:
+def measure(bench: Bench, saves: int, steps_alone: int) -> dict[str, Any]:
     bench.steps(3)
-    alone = bench.steps(10)
+    alone = bench.steps(steps_alone)
     copies = bench.copies(saves)
     synchronous = bench.saver(async_save=False)
     sync = [bench.save(synchronous) for _ in range(saves)]
     beside = bench.saver(async_save=True)
-    bench.steps(5)  # as a run has some before its first save
+    bench.steps(2)  # as a run has some before its first save
     first = bench.save(beside)
     beside.settle()
     stalls, writes, steps = bench.beside(beside, saves)
@@ -169,9 +169,10 @@ def main() -> None:
     parser.add_argument("--engine", default="deepspeed")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="with nothing beside them")
     arguments = parser.parse_args()
     with distributed() as ranks:
-        found = measure(Bench(arguments, ranks), arguments.saves)
+        found = measure(Bench(arguments, ranks), arguments.saves, arguments.steps)
         if ranks.is_zero:
             shutil.rmtree(arguments.out, ignore_errors=True)
             json.dump(found, sys.stdout, indent=1)
