@@ -68,7 +68,7 @@ def reload_fault(
     Args:
         make_generator: a new engine, not yet loaded.
         model_dir: the run's model, whose layers and tokenizer are taken.
-        architecture: its configuration, of which the verdict depends.
+        architecture: its configuration and how the engine is set up: the verdict is theirs alone.
         cache_dir: where verdicts are kept; None: nowhere.
     """
     key = _key(architecture)

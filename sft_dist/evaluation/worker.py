@@ -77,7 +77,11 @@ def self_test(arguments: argparse.Namespace) -> str | None:
         fault = reload_fault(
             lambda: build_generator(arguments),
             arguments.warm_model,
-            architecture=architecture(arguments.warm_model),
+            architecture={
+                **architecture(arguments.warm_model),
+                "tensor_parallel": arguments.tensor_parallel,
+                "enforce_eager": arguments.enforce_eager,
+            },
             cache_dir=arguments.self_test_cache,
         )
     except (EvaluationError, ModelError) as error:  # no engine at all: the first request says so
