@@ -25,6 +25,9 @@ LAST_SAVE_SECONDS = 120.0
 """After an error, how long a checkpoint that is being written may take to its end."""
 LOST_SAVE_SECONDS = 30.0
 """The same when a rank is lost: it ends in time, or waits for the part of that rank for ever."""
+AFTER_THE_FIRST_SECONDS = 1.1
+"""torchrun takes the earliest error for the cause, by whole seconds, and the lowest rank's of
+equals: a rank that only sees that another has left tells its error at least a second later."""
 
 
 def finish(loop: TrainingLoop, state: TrainState, run_dir: Path, stop: StopRequest) -> None:
@@ -84,6 +87,8 @@ def fail(
     shown = error_to_show(error, config, watch, run_dir)
     if run_dir is not None:
         give_up(shown, ranks, run_dir, loop)
+    if isinstance(shown, RanksError):
+        time.sleep(AFTER_THE_FIRST_SECONDS)
     return shown
 
 
