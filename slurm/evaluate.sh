@@ -7,14 +7,17 @@
 #
 # The second is the other half of a run trained with `--eval_placement external`: it may be
 # submitted before, and several times (each job takes requests that no other has). It ends with the
-# run. Every flag is passed to `python -m sft_dist.evaluate`. Cluster settings: slurm/site.sh.
+# run; a time limit that comes first queues it again. Every flag is passed to `python -m sft_dist.evaluate`. Cluster settings: slurm/site.sh.
 #SBATCH --job-name=sft-evaluate
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=64G
-#SBATCH --time=02:00:00
+#SBATCH --time=04:00:00
+#SBATCH --signal=B:USR1@60
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
 set -euo pipefail
 
@@ -23,4 +26,27 @@ ROOT=${SFT_ROOT:-$SLURM_SUBMIT_DIR}
 # shellcheck source=slurm/site.sh disable=SC1091
 source "$ROOT/slurm/site.sh"
 
-exec "$ROOT/launch/evaluate.sh" "$@"
+# shellcheck source=slurm/finish.sh disable=SC1091
+source "$ROOT/slurm/finish.sh"
+
+# In the background: bash runs a trap only between commands or during `wait`.
+"$ROOT/launch/evaluate.sh" "$@" &
+server=$! is_cut_off=
+trap 'kill -TERM $server 2>/dev/null || true' TERM
+trap 'is_cut_off=1; kill -TERM $server 2>/dev/null || true' USR1
+while :; do
+  code=0
+  wait $server || code=$?
+  kill -0 $server 2>/dev/null || break
+done
+
+# What a server leaves open, its next attempt or another server takes. A single scoring starts anew.
+if [[ $is_cut_off && " $*" =~ \ --serve[\ =] ]] && may_requeue; then
+  if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
+    echo "evaluate.sh: not queued again after $MAX_REQUEUES requeues (slurm/site.sh)"
+  else
+    scontrol requeue "$SLURM_JOB_ID"
+    exit 0
+  fi
+fi
+exit "$code"

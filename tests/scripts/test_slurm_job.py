@@ -192,9 +192,53 @@ def test_site_settings_reach_the_nodes(job, environment):
     assert "GLOO_SOCKET_IFNAME" not in seen
 
 
-def test_evaluation_job_runs_the_evaluation(run, environment, stub_programs, tmp_path):
-    calls = stub_programs("python")
-    environment |= {"SLURM_SUBMIT_DIR": str(ROOT)}
-    reply = run("slurm/evaluate.sh", "--model_path", "m")
-    assert reply.returncode == 0, reply.stderr
-    assert calls.read_text().splitlines() == ["-m", "sft_dist.evaluate", "--model_path", "m"]
+# evaluate.sh
+
+
+@pytest.fixture
+def evaluation(run, environment, stub_programs):
+    """Run slurm/evaluate.sh as Slurm would; the stub python gets `signal` through the script."""
+    environment |= {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "4242"}
+    requeue = stub_programs("scontrol")
+
+    def start(*arguments, signal="", queue="RUNNING None", restarts=0, code=0):
+        stub_programs("squeue", f'echo "{queue}"')
+        wait = f'trap "exit 143" TERM; kill -{signal} "$PPID"; sleep 20 >/dev/null 2>&1 & wait' if signal else ""
+        python = stub_programs("python", f"{wait}\nexit {code}")
+        environment["SLURM_RESTART_COUNT"] = str(restarts)
+        reply = run("slurm/evaluate.sh", *arguments)
+        reply.python = python.read_text().splitlines()
+        reply.requeued = requeue.exists() and "requeue\n4242" in requeue.read_text()
+        return reply
+
+    return start
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_evaluation_ends_as_its_command_does(evaluation, code):
+    reply = evaluation("--model_path", "m", code=code)
+    assert reply.returncode == code, reply.stderr
+    assert reply.python == ["-m", "sft_dist.evaluate", "--model_path", "m"]
+    assert not reply.requeued
+
+
+@pytest.mark.parametrize("arguments", [("--serve", "run"), ("--serve=run",)])
+def test_a_server_whose_time_ends_is_queued_again(evaluation, arguments):
+    reply = evaluation(*arguments, signal="USR1")
+    assert (reply.returncode, reply.requeued) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "case"),
+    [
+        (("--model_path", "m", "--serve_idle_timeout", "9"), {"signal": "USR1"}),
+        (("--serve", "run"), {"signal": "TERM"}),  # scancel
+        (("--serve", "run"), {"signal": "USR1", "queue": "COMPLETING None"}),
+        (("--serve", "run"), {"signal": "USR1", "restarts": 100}),
+        (("--serve", "run"), {"code": 143}),
+    ],
+    ids=["no server", "cancelled", "ending already", "too often", "failed by itself"],
+)
+def test_what_is_not_a_server_whose_time_ends_stays_ended(evaluation, arguments, case):
+    reply = evaluation(*arguments, **case)
+    assert (reply.returncode, reply.requeued) == (143, False)
