@@ -1,6 +1,6 @@
 """How fast is evaluation, and what does it cost training?
 
-    python -m benchmarks.eval_throughput --model_path MODEL --data_path MATH [--num_problems 64]
+    python -m benchmarks.eval_throughput --model_path MODEL --data_path MATH [--output R.json]
 
 Three measurements of one model, on CPU or GPU, all in one run:
 
@@ -13,6 +13,7 @@ Three measurements of one model, on CPU or GPU, all in one run:
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.eval_sides import changed_copy
+from benchmarks.throughput_machine import describe_machine
 from sft_dist.config import DataConfig
 from sft_dist.data.dataset import load_evaluation_problems
 from sft_dist.evaluation.problems import build_problems
@@ -37,16 +39,22 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="eval-throughput-"))
     model_dir = local_model_dir(arguments.model_path)
     settings = write_settings(directory, model_dir, arguments)
+    results: dict[str, Any] = {
+        "machine": describe_machine(os.cpu_count() or 1), "arguments": vars(arguments)
+    }  # fmt: skip
     if "decode" in arguments.parts or "reload" in arguments.parts:
         with Side("vllm", settings) as vllm:
             vllm.ask("load", model_dir=str(model_dir))
             if "decode" in arguments.parts:
-                compare_decoding(vllm, settings, model_dir, arguments)
+                results["decode"] = compare_decoding(vllm, settings, model_dir, arguments)
             if "reload" in arguments.parts:
                 other = changed_copy(model_dir, directory / "changed")
-                compare_loading(vllm, model_dir, other, arguments.rounds)
+                results["reload"] = compare_loading(vllm, model_dir, other, arguments.rounds)
     for placement in arguments.placements if "step" in arguments.parts else ():
-        compare_steps(directory / placement, model_dir, placement, arguments)
+        run_dir = directory / placement
+        results[f"step, {placement}"] = compare_steps(run_dir, model_dir, placement, arguments)
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(results, indent=2) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--train_steps", type=int, default=20, help="after the evaluation")
     made.add_argument("--global_batch_size", type=int, default=8)
     made.add_argument("--max_seq_length", type=int, default=512)
+    made.add_argument("--output", help="JSON of all that is measured, with machine and commit")
     return made
 
 
@@ -119,7 +128,7 @@ def write_settings(directory: Path, model_dir: Path, arguments: argparse.Namespa
 
 def compare_decoding(
     vllm: Side, settings: Path, model_dir: Path, arguments: argparse.Namespace
-) -> None:
+) -> dict[str, Any]:
     with Side("hf", settings) as hf:
         hf.ask("load", model_dir=str(model_dir))
         vllm.ask("decode")  # both sides once unmeasured: kernels, allocators, page cache
@@ -134,9 +143,10 @@ def compare_decoding(
     print(f"vLLM worker            {ours:9.1f} tokens/s  {listed(rates['vllm'])}")
     print(f"transformers.generate  {theirs:9.1f} tokens/s  {listed(rates['hf'])}")
     print(f"ratio {ours / theirs:.2f}", flush=True)
+    return {"tokens/s": rates, "hf by batch size": tried, "ratio": ours / theirs}
 
 
-def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> None:
+def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> dict[str, Any]:
     """Alternate between two models, so that every load changes every tensor."""
     vllm.ask("load", model_dir=str(other), new_engine=True)  # unmeasured, and the page cache
     times: dict[str, list[float]] = {"in place": [], "new engine": []}
@@ -153,14 +163,15 @@ def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> No
     medians = {how: statistics.median(seconds) for how, seconds in times.items() if seconds}
     for how, seconds in medians.items():
         print(f"weights, {how:<12} {seconds:8.2f} s  {listed(times[how], 2)}")
-    if len(medians) == 2:
-        print(f"ratio {medians['new engine'] / medians['in place']:.1f}")
+    ratio = medians["new engine"] / medians["in place"] if len(medians) == 2 else None
+    print(f"ratio {ratio:.1f}" if ratio else "every load built a new engine")
     print(f"greedy answers after a reload and of a fresh engine identical: {identical}", flush=True)
+    return {"seconds": times, "ratio": ratio, "identical": identical}
 
 
 def compare_steps(
     run_dir: Path, model_dir: Path, placement: str, arguments: argparse.Namespace
-) -> None:
+) -> dict[str, Any]:
     """One training run: the evaluation of step 0 runs during its first steps, then nothing does."""
     flags = {
         "model_path": model_dir, "data_path": arguments.data_path, "output_dir": run_dir,
@@ -183,7 +194,7 @@ def compare_steps(
             (run_dir / "STOP").touch()
     if ended is None:
         sys.exit(f"training ended without an evaluation; see {run_dir.parent}")
-    report_steps(placement, run_dir, ended)
+    return report_steps(placement, run_dir, ended)
 
 
 def published_at(run_dir: Path) -> float | None:
@@ -198,7 +209,7 @@ def steps_after(run_dir: Path, moment: float) -> list[dict[str, Any]]:
     return [row for row in rows if row["time"] - row["perf/step_seconds"] > moment + 1.0]
 
 
-def report_steps(placement: str, run_dir: Path, ended: float) -> None:
+def report_steps(placement: str, run_dir: Path, ended: float) -> dict[str, Any]:
     (first,) = [q for q in EvaluationQueue(run_dir).requests() if q.request.step == 0]
     seconds = first.published_facts()["seconds"]
     rows = [row for row in read_rows(run_dir) if "perf/step_seconds" in row and row["step"] > 1]
@@ -210,7 +221,7 @@ def report_steps(placement: str, run_dir: Path, ended: float) -> None:
     alone = [row["perf/tokens_per_second"] for row in steps_after(run_dir, ended)]
     if not beside:
         print(f"{placement}: no whole step fell into the {seconds:.1f} s of decoding; decode more")
-        return
+        return {"decoding seconds": seconds}
     with_it, without = statistics.median(beside), statistics.median(alone)
     print(
         f"{placement}: training {with_it:,.0f} tokens/s during an evaluation ({len(beside)} steps)"
@@ -218,6 +229,10 @@ def report_steps(placement: str, run_dir: Path, ended: float) -> None:
         f"; decoding took {seconds:.1f} s",
         flush=True,
     )
+    return {
+        "tokens/s during": beside, "tokens/s afterwards": alone,
+        "step ratio": without / with_it, "decoding seconds": seconds,
+    }  # fmt: skip
 
 
 def rate(answer: dict[str, Any]) -> float:

@@ -11,6 +11,7 @@ class EvaluationCost:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._now = 0.0
+        self._longest = 0.0
         self._steps: list[float] = []
 
     @contextmanager
@@ -20,7 +21,9 @@ class EvaluationCost:
         try:
             yield
         finally:
-            self._now += time.monotonic() - began
+            seconds = time.monotonic() - began
+            self._now += seconds
+            self._longest = max(self._longest, seconds)
 
     def take(self) -> float:
         """Seconds since the last call: a step's share. Once a step."""
@@ -29,12 +32,16 @@ class EvaluationCost:
         return seconds
 
     def describe(self) -> str:
-        """Share of the time since the beginning, and the worst step but one in a hundred."""
+        """Share of the time since the beginning, the worst step but one in a hundred, and the stop.
+
+        The longest stop is what the other ranks may have waited for rank 0 in a collective.
+        """
         total = time.monotonic() - self._began
         steps = sorted([*self._steps, self._now])
         worst = steps[min(len(steps) - 1, int(0.99 * len(steps)))]
         share = sum(steps) / max(total, 1e-9)
         return (
             f"evaluation took {sum(steps):.2f} s of {total:.0f} s of training ({share:.2%}), "
-            f"99 % of the steps at most {1000 * worst:.0f} ms"
+            f"99 % of the steps at most {1000 * worst:.0f} ms, longest stop "
+            f"{1000 * self._longest:.0f} ms"
         )

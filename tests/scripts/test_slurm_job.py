@@ -203,7 +203,11 @@ def evaluation(run, environment, stub_programs):
 
     def start(*arguments, signal="", queue="RUNNING None", restarts=0, code=0):
         stub_programs("squeue", f'echo "{queue}"')
-        wait = f'trap "exit 143" TERM; kill -{signal} "$PPID"; sleep 20 >/dev/null 2>&1 & wait' if signal else ""
+        wait = (
+            f'trap "exit 143" TERM; kill -{signal} "$PPID"; sleep 20 >/dev/null 2>&1 & wait'
+            if signal
+            else ""
+        )
         python = stub_programs("python", f"{wait}\nexit {code}")
         environment["SLURM_RESTART_COUNT"] = str(restarts)
         reply = run("slurm/evaluate.sh", *arguments)
