@@ -1,6 +1,6 @@
-"""The two decoders that eval_throughput.py compares, each in a process of its own.
+"""The decoders that eval_throughput.py compares, each in a process of its own.
 
-    python -m benchmarks.eval_sides vllm|hf SETTINGS.json
+    python -m benchmarks.eval_sides vllm|vllm_without_entropy|hf SETTINGS.json
 
 Commands are JSON lines on standard input, answers JSON lines on standard output; what libraries
 print goes to standard error. A side that is not asked does nothing, so the two can alternate.
@@ -55,6 +55,23 @@ class VllmSide:
             "tokens": sum(row.num_tokens for row in rows),
             "responses": [row.response for row in rows],
         }
+
+
+class VllmWithoutEntropySide(VllmSide):
+    """The same engine without the logits processor that notes entropies."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        from sft_dist.evaluation import vllm_generator
+
+        vllm, log = vllm_generator._import_vllm(), vllm_generator._ENTROPIES
+        plain = vllm.LLM
+
+        def engine(**options: Any) -> Any:
+            return plain(**(options | {"logits_processors": None}))
+
+        vllm.LLM = engine
+        log.means = lambda num_tokens: [None] * len(num_tokens)  # type: ignore[method-assign]
 
 
 class HfSide:
@@ -137,11 +154,14 @@ def changed_copy(source: Path, target: Path) -> Path:
     return target
 
 
+SIDES = {"vllm": VllmSide, "vllm_without_entropy": VllmWithoutEntropySide, "hf": HfSide}
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between the answers
     settings = json.loads(Path(sys.argv[2]).read_text())
-    side: Any = VllmSide(settings) if sys.argv[1] == "vllm" else HfSide(settings)
+    side: Any = SIDES[sys.argv[1]](settings)
     for line in sys.stdin:
         command = json.loads(line)
         answer = getattr(side, command.pop("do"))(**command)

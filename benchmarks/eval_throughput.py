@@ -2,12 +2,13 @@
 
     python -m benchmarks.eval_throughput --model_path MODEL --data_path MATH [--output R.json]
 
-Three measurements of one model, on CPU or GPU, all in one run:
+Four measurements of one model, on CPU or GPU, all in one run:
 
 * tokens/s of the evaluation worker's vLLM engine and of `transformers.generate` with the best of
   several batch sizes: same prompts, limit and stop token, greedy, rounds alternating;
 * seconds to change the weights of the living engine (proof of the weights included) and to build
   a new one in the same warm process, alternating; greedy answers of both must be identical;
+* tokens/s with and without the entropy of every generated token, rounds alternating;
 * seconds of a training step while an evaluation runs and afterwards, in one training run.
 """
 
@@ -18,20 +19,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.eval_sides import changed_copy
+from benchmarks.eval_steps import compare_steps
 from benchmarks.throughput_machine import describe_machine
 from sft_dist.config import DataConfig
 from sft_dist.data.dataset import load_evaluation_problems
 from sft_dist.evaluation.problems import build_problems
-from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.request import problems_text
 from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
-from sft_dist.tracking.record import read_rows
+
+PARTS = ["decode", "reload", "entropy", "step"]
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "machine": describe_machine(os.cpu_count() or 1), "arguments": vars(arguments)
     }  # fmt: skip
-    if "decode" in arguments.parts or "reload" in arguments.parts:
+    if {"decode", "reload", "entropy"} & set(arguments.parts):
         with Side("vllm", settings) as vllm:
             vllm.ask("load", model_dir=str(model_dir))
             if "decode" in arguments.parts:
@@ -50,6 +51,9 @@ def main() -> None:
             if "reload" in arguments.parts:
                 other = changed_copy(model_dir, directory / "changed")
                 results["reload"] = compare_loading(vllm, model_dir, other, arguments.rounds)
+            if "entropy" in arguments.parts:
+                found = compare_entropy(vllm, settings, model_dir, arguments.rounds)
+                results["entropy"] = found
     for placement in arguments.placements if "step" in arguments.parts else ():
         run_dir = directory / placement
         results[f"step, {placement}"] = compare_steps(run_dir, model_dir, placement, arguments)
@@ -67,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32, 64])
     made.add_argument("--gpu_memory", type=float, default=0.4)
     made.add_argument("--compile", action="store_true", help="vLLM with compilation and graphs")
-    made.add_argument("--parts", nargs="+", default=["decode", "reload", "step"])
+    made.add_argument("--parts", nargs="+", default=PARTS)
     made.add_argument("--placements", nargs="+", default=["shared"], help="shared, reserved")
     made.add_argument("--ranks", type=int, default=1)
     made.add_argument("--train_steps", type=int, default=20, help="after the evaluation")
@@ -169,70 +173,24 @@ def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> di
     return {"seconds": times, "ratio": ratio, "identical": identical}
 
 
-def compare_steps(
-    run_dir: Path, model_dir: Path, placement: str, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """One training run: the evaluation of step 0 runs during its first steps, then nothing does."""
-    flags = {
-        "model_path": model_dir, "data_path": arguments.data_path, "output_dir": run_dir,
-        "engine": "torch", "max_steps": 10**6, "num_epochs": 10**5, "warmup_steps": 0,
-        "global_batch_size": arguments.global_batch_size, "batch_size": 1,
-        "max_seq_length": arguments.max_seq_length, "eval_placement": placement,
-        "eval_steps": 10**6, "save_steps": 10**6, "max_eval_samples": arguments.num_problems,
-        "generation_max_length": arguments.max_new_tokens, "wandb_mode": "disabled",
-    }  # fmt: skip
-    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", arguments.ranks]
-    command = [sys.executable, *map(str, ranks), "-m", "sft_dist.train"]
-    command += [f"--{name}={value}" for name, value in flags.items()]
-    with (run_dir.parent / f"train-{placement}.log").open("w") as log:
-        training = subprocess.Popen(command, stdout=log, stderr=log)
-    ended = None
-    while training.poll() is None:
-        time.sleep(0.2)
-        ended = ended or published_at(run_dir)
-        if ended and len(steps_after(run_dir, ended)) >= arguments.train_steps:
-            (run_dir / "STOP").touch()
-    if ended is None:
-        sys.exit(f"training ended without an evaluation; see {run_dir.parent}")
-    return report_steps(placement, run_dir, ended)
-
-
-def published_at(run_dir: Path) -> float | None:
-    """When the evaluation of step 0 was published; None before that."""
-    paths = list(run_dir.glob("evaluations/step-000000/*/completions.jsonl"))
-    return paths[0].stat().st_mtime if paths else None
-
-
-def steps_after(run_dir: Path, moment: float) -> list[dict[str, Any]]:
-    """Steps that began a second after `moment`, when the worker has gone to rest."""
-    rows = [row for row in read_rows(run_dir) if "perf/step_seconds" in row]
-    return [row for row in rows if row["time"] - row["perf/step_seconds"] > moment + 1.0]
-
-
-def report_steps(placement: str, run_dir: Path, ended: float) -> dict[str, Any]:
-    (first,) = [q for q in EvaluationQueue(run_dir).requests() if q.request.step == 0]
-    seconds = first.published_facts()["seconds"]
-    rows = [row for row in read_rows(run_dir) if "perf/step_seconds" in row and row["step"] > 1]
-    within = [
-        row for row in rows
-        if row["time"] - row["perf/step_seconds"] > ended - seconds and row["time"] < ended
-    ]  # fmt: skip
-    beside = [row["perf/tokens_per_second"] for row in within]
-    alone = [row["perf/tokens_per_second"] for row in steps_after(run_dir, ended)]
-    if not beside:
-        print(f"{placement}: no whole step fell into the {seconds:.1f} s of decoding; decode more")
-        return {"decoding seconds": seconds}
-    with_it, without = statistics.median(beside), statistics.median(alone)
-    print(
-        f"{placement}: training {with_it:,.0f} tokens/s during an evaluation ({len(beside)} steps)"
-        f", {without:,.0f} afterwards ({len(alone)} steps): a step takes {without / with_it:.3f} x"
-        f"; decoding took {seconds:.1f} s",
-        flush=True,
-    )
-    return {
-        "tokens/s during": beside, "tokens/s afterwards": alone,
-        "step ratio": without / with_it, "decoding seconds": seconds,
-    }  # fmt: skip
+def compare_entropy(vllm: Side, settings: Path, model_dir: Path, rounds: int) -> dict[str, Any]:
+    """The same engine beside one that records no entropies."""
+    rates: dict[str, list[float]] = {"with": [], "without": []}
+    with Side("vllm_without_entropy", settings) as without:
+        without.ask("load", model_dir=str(model_dir))
+        vllm.ask("load", model_dir=str(model_dir))
+        for side in (without, vllm):
+            side.ask("decode")
+        for _ in range(rounds):
+            rates["without"].append(rate(without.ask("decode")))
+            rates["with"].append(rate(vllm.ask("decode")))
+    cost = 1 - statistics.median(rates["with"]) / statistics.median(rates["without"])
+    for name, found in rates.items():
+        print(
+            f"{name:<8} token entropies {statistics.median(found):9.1f} tokens/s  {listed(found)}"
+        )
+    print(f"entropies cost {cost:.1%} of the tokens/s", flush=True)
+    return {"tokens/s": rates, "cost": cost}
 
 
 def rate(answer: dict[str, Any]) -> float:
