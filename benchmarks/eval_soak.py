@@ -95,9 +95,10 @@ def soak(
     start_run = partial(start, directory, arguments, "run", steps=steps)
     trainer = start_run()
     for number, victim in enumerate(kills):
-        # Spread over training and the evaluations after it.
+        # Training is soon done: every second kill waits for evaluations, to be spread over them.
         share = number / (len(kills) + 2)
-        wait(trainer, partial(has_come_to, directory / "run", share))
+        progress = evaluations_done if number % 2 else work_done
+        wait(trainer, lambda: progress(directory / "run") >= share)  # noqa: B023  (called here)
         time.sleep(chance.uniform(0.0, 3.0))
         if victim == WORKER:
             wait(trainer, partial(has_worker, trainer))
@@ -185,10 +186,15 @@ def has_worker(trainer: "subprocess.Popen[bytes]") -> bool:
     return worker_of(trainer) is not None
 
 
-def has_come_to(run_dir: Path, share: float) -> bool:
-    """Whether so much of the steps and evaluations, taken together, is done."""
+def evaluations_done(run_dir: Path) -> float:
+    """Share of the evaluations that are recorded."""
+    return done(run_dir) / EVALUATIONS
+
+
+def work_done(run_dir: Path) -> float:
+    """Share of steps and evaluations, taken together."""
     step = max((row["step"] for row in read_rows(run_dir) if "step" in row), default=0)
-    return (step / STEPS + done(run_dir) / EVALUATIONS) / 2 >= share
+    return (step / STEPS + evaluations_done(run_dir)) / 2
 
 
 def attempts(run_dir: Path) -> int:
