@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from launch.metrics_page import page
+import pytest
+
+from launch import configuration_page, metrics_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -14,8 +16,10 @@ PAGES = [
 ]
 
 
-def test_the_page_of_metrics_is_that_of_the_table():
-    assert (ROOT / "docs/metrics.md").read_text() == page()
+@pytest.mark.parametrize("page", [configuration_page, metrics_page])
+def test_a_page_that_is_made_from_code_is_that_of_today(page):
+    name = page.__name__.rpartition(".")[2].removesuffix("_page")
+    assert (ROOT / "docs" / f"{name}.md").read_text() == page.page()
 
 
 def test_links_between_pages_lead_somewhere():
