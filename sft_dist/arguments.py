@@ -18,7 +18,8 @@ from sft_dist.config import DEBUG_DEFAULTS, GROUPS, ScoringConfig, TrainConfig, 
 from sft_dist.errors import ConfigError
 
 FLAGS: dict[str, Any] = {f.name: f.type for group in GROUPS.values() for f in fields(group)}
-COMMANDS = ("config", "print_config", "help")
+COMMANDS = ("config", "print_config", "print_completion", "help")
+SHELLS = ("bash", "zsh", "tcsh")
 NOT_FOR_EVALUATION = ("optimizer", "batch")
 
 Check = Callable[[TrainConfig], list[str]]
@@ -85,6 +86,9 @@ class ArgumentReader:
         self._parser.add_argument(
             "--print_config", action="store_true", help="Print all settings and stop."
         )
+        self._parser.add_argument(
+            "--print_completion", choices=SHELLS, help="Print a completion script and stop."
+        )
         for group in groups.values():
             self._parser.add_class_arguments(group, as_group=True)
         self._types: dict[str, Any] = {
@@ -94,7 +98,7 @@ class ArgumentReader:
         self.faults: list[str] = []
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
-        """The settings given, by name; `--help` prints and leaves."""
+        """The settings given, by name; `--help` and `--print_completion` print and leave."""
         pairs = list(self._split(argv))
         self.commands = {name for name, _ in pairs if name in COMMANDS}
         if "help" in self.commands:
@@ -102,6 +106,9 @@ class ArgumentReader:
             sys.stdout.flush()
             raise SystemExit(0)
         given: dict[str, Any] = {}
+        for name, text in pairs:
+            if name == "print_completion":
+                self._print_completion(text)
         for name, text in pairs:
             if name == "config":
                 given.update(self._read_yaml(text))
@@ -135,6 +142,15 @@ class ArgumentReader:
                 yield name, rest.pop(0)
             else:
                 yield name, text if equals else None
+
+    def _print_completion(self, shell: str | None) -> None:
+        if shell not in SHELLS:
+            expected = f"expected one of {', '.join(SHELLS)}"
+            return self.faults.append(f"--print_completion: {expected}, found {shell!r}")
+        import shtab
+
+        print(shtab.complete(self._parser, shell=shell))
+        raise SystemExit(0)
 
     def _read_flag(self, name: str, text: str | None) -> dict[str, Any]:
         negated = name.removeprefix("no_")

@@ -556,3 +556,23 @@ print("codes", codes, "heavy", sorted(heavy))
     done = run_command("-c", program)
     assert done.stdout.splitlines()[-1] == "codes [0, 0, 2] heavy []", done.stderr
     assert "--model_path" in done.stdout
+
+
+def test_a_shell_completes_the_flags(tmp_path):
+    done = run_command("-m", "sft_dist.train", "--print_completion", "bash")
+    assert done.returncode == 0, done.stderr
+    script = tmp_path / "completion.sh"
+    # What bash itself does at Tab: the words so far, and the function that was registered.
+    script.write_text(
+        done.stdout + "\nCOMP_WORDS=(sft-train --eval_pl) COMP_CWORD=1\n"
+        "call=$(complete -p sft-train) && call=${call#*-F } && ${call%% *} sft-train --eval_pl\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    completed = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert completed.stdout.splitlines()[-1] == "--eval_placement", completed.stderr
+
+
+def test_completion_for_an_unknown_shell_is_a_fault():
+    done = run_command("-m", "sft_dist.train", "--print_completion", "dos")
+    assert done.returncode == 2
+    assert "--print_completion: expected one of bash, zsh, tcsh, found 'dos'" in done.stderr
