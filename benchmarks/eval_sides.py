@@ -43,12 +43,13 @@ class VllmSide:
             self._generator.close()
         began = time.monotonic()
         facts = self._generator.load(Path(model_dir))
-        return {"seconds": time.monotonic() - began, "how": facts["loaded"]}
+        seconds = time.monotonic() - began
+        return {"seconds": seconds, "how": facts["loaded"], "dtype": facts["dtype"]}
 
-    def decode(self, batch_size: int = 0) -> dict[str, Any]:
-        """Decode all problems; vLLM schedules them itself."""
-        began = time.monotonic()
-        rows = self._generator.generate(self._problems, self._sampling, lambda done: None)
+    def decode(self, count: int | None = None) -> dict[str, Any]:
+        """Decode the first problems, or all; vLLM schedules them itself."""
+        began, problems = time.monotonic(), self._problems[:count]
+        rows = self._generator.generate(problems, self._sampling, lambda done: None)
         seconds = time.monotonic() - began
         return {
             "seconds": seconds,
@@ -87,12 +88,12 @@ class HfSide:
         self._sampling = sampling_of(settings)
         self._model: Any = None
 
-    def load(self, model_dir: str, new_engine: bool = False) -> dict[str, Any]:
-        """Load from disk."""
+    def load(self, model_dir: str, dtype: str = "auto") -> dict[str, Any]:
+        """Load from disk; `auto` is the type of the files."""
         from transformers import AutoModelForCausalLM
 
         began = time.monotonic()
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
         self._model = model.to(self._device).eval()
         return {"seconds": time.monotonic() - began, "how": "from_pretrained"}
 

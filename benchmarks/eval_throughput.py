@@ -32,6 +32,8 @@ from sft_dist.evaluation.problems import build_problems
 from sft_dist.evaluation.request import problems_text
 from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
 
+SAME_ANSWERS = 16
+"""Problems whose greedy answers after a reload are compared with those of a new engine."""
 PARTS = ["decode", "reload", "entropy", "step"]
 
 
@@ -45,9 +47,10 @@ def main() -> None:
     }  # fmt: skip
     if {"decode", "reload", "entropy"} & set(arguments.parts):
         with Side("vllm", settings) as vllm:
-            vllm.ask("load", model_dir=str(model_dir))
+            results["dtype"] = vllm.ask("load", model_dir=str(model_dir))["dtype"]
             if "decode" in arguments.parts:
-                results["decode"] = compare_decoding(vllm, settings, model_dir, arguments)
+                dtype = results["dtype"]
+                results["decode"] = compare_decoding(vllm, settings, model_dir, dtype, arguments)
             if "reload" in arguments.parts:
                 other = changed_copy(model_dir, directory / "changed")
                 results["reload"] = compare_loading(vllm, model_dir, other, arguments.rounds)
@@ -131,10 +134,10 @@ def write_settings(directory: Path, model_dir: Path, arguments: argparse.Namespa
 
 
 def compare_decoding(
-    vllm: Side, settings: Path, model_dir: Path, arguments: argparse.Namespace
+    vllm: Side, settings: Path, model_dir: Path, dtype: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     with Side("hf", settings) as hf:
-        hf.ask("load", model_dir=str(model_dir))
+        hf.ask("load", model_dir=str(model_dir), dtype=dtype)  # what our engine computes in
         vllm.ask("decode")  # both sides once unmeasured: kernels, allocators, page cache
         tried = {size: rate(hf.ask("decode", batch_size=size)) for size in arguments.batch_sizes}
         best = max(tried, key=lambda size: tried[size])
@@ -143,11 +146,17 @@ def compare_decoding(
         for _ in range(arguments.rounds):
             rates["vllm"].append(rate(vllm.ask("decode")))
             rates["hf"].append(rate(hf.ask("decode", batch_size=best)))
+        hf.ask("load", model_dir=str(model_dir))
+        as_stored = rate(hf.ask("decode", batch_size=best))
     ours, theirs = statistics.median(rates["vllm"]), statistics.median(rates["hf"])
     print(f"vLLM worker            {ours:9.1f} tokens/s  {listed(rates['vllm'])}")
     print(f"transformers.generate  {theirs:9.1f} tokens/s  {listed(rates['hf'])}")
-    print(f"ratio {ours / theirs:.2f}", flush=True)
-    return {"tokens/s": rates, "hf by batch size": tried, "ratio": ours / theirs}
+    print(f"ratio {ours / theirs:.2f}, both in {dtype}")
+    print(f"transformers in the type of the files, once: {as_stored:.1f} tokens/s", flush=True)
+    return {
+        "tokens/s": rates, "hf by batch size": tried, "ratio": ours / theirs,
+        "hf in the type of the files": as_stored,
+    }  # fmt: skip
 
 
 def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def compare_loading(vllm: Side, model_dir: Path, other: Path, rounds: int) -> di
             target = str(model_dir)
             found = vllm.ask("load", model_dir=target, new_engine=new)
             times[found["how"]].append(found["seconds"])
-            answers.append(vllm.ask("decode")["responses"])
+            answers.append(vllm.ask("decode", count=SAME_ANSWERS)["responses"])
             vllm.ask("load", model_dir=str(other))
         identical = identical and answers[0] == answers[1]
     medians = {how: statistics.median(seconds) for how, seconds in times.items() if seconds}

@@ -28,6 +28,7 @@ LAYERS = [
     ["grading"],
     [
         "attention",
+        "cpu_precision",
         "data",
         "loss",
         "loss_spikes",

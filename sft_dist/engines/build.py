@@ -9,6 +9,7 @@ from torch import nn
 
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
+from sft_dist.cpu_precision import faster_dtype
 from sft_dist.engines.ds_config import ds_config_path, load_ds_config
 from sft_dist.engines.protocol import Engine
 from sft_dist.model import export_generation_config, load_causal_lm
@@ -33,6 +34,11 @@ def load_model(
         flash_attn_installed=find_spec("flash_attn") is not None,
     )
     logger.info("attention: %s (%s)", attention, reason)
+    if device.type == "cpu" and faster_dtype(config.model.dtype) != config.model.dtype:
+        logger.warning(
+            "this CPU has no instructions for %s: --dtype float32 takes twice the memory for "
+            "weights, and large products are several times faster", config.model.dtype,
+        )  # fmt: skip
     model = load_causal_lm(
         str(model_dir),
         dtype=config.model.dtype,

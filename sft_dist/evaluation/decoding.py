@@ -27,10 +27,12 @@ def row_entropies(logits: torch.Tensor) -> torch.Tensor:
     H = logsumexp(z) - sum(softmax(z) z), with z shifted by its maximum so that nothing overflows;
     a row's masked entries (-inf) carry probability 0 and count nothing.
     """
-    shifted = logits.float() - logits.float().amax(dim=-1, keepdim=True)
+    logits = logits.float()
+    shifted = logits - logits.amax(dim=-1, keepdim=True)
     weights = shifted.exp()
     total = weights.sum(dim=-1)
-    weighted = torch.where(weights > 0, weights * shifted, 0.0).sum(dim=-1)
+    # What is so far below the maximum has weight 0; finite, it may be multiplied by that.
+    weighted = torch.linalg.vecdot(weights, shifted.clamp_(min=-1e4))
     return total.log() - weighted / total
 
 

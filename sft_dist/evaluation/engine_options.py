@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft_dist.cpu_precision import faster_dtype
 from sft_dist.errors import ModelError
 
 FORCED = {
@@ -31,7 +32,8 @@ _VOLATILE = {
 class EngineOptions:
     """How to build the engine.
 
-    `dtype` "auto" is the dtype on disk (vLLM's own "auto" would round float32 to 16 bits).
+    `dtype` "auto" is the dtype on disk (vLLM's own "auto" would round float32 to 16 bits), or
+    float32 on a CPU that is slow with 16 bits.
     `max_model_len`: tokens of prompt and completion to make room for; requests that need more
     make the engine be built again, up to the model's own limit. None: that limit.
     """
@@ -53,7 +55,7 @@ class EngineOptions:
     def resolved_dtype(self, config: dict[str, Any]) -> str:
         """The dtype to ask vLLM for."""
         stored = str(config.get("dtype") or "auto").removeprefix("torch.")
-        return stored if self.dtype == "auto" else self.dtype
+        return faster_dtype(stored) if self.dtype == "auto" else self.dtype
 
 
 def prepare_environment() -> None:

@@ -12,8 +12,9 @@ from sft_dist.evaluation.decoding import row_entropies
 
 logger = logging.getLogger(__name__)
 
-ROWS_AT_ONCE = 64
-"""64 rows of 151,936 float32 are 39 MB, and three such tensors live at once."""
+ROWS_AT_ONCE, ROWS_AT_ONCE_CPU = 64, 8
+"""64 rows of 151,936 float32 are 39 MB, and three such tensors live at once. On a CPU fewer rows
+are four times faster: memory of that size is fresh pages each time."""
 
 
 class EntropyLog:
@@ -28,7 +29,8 @@ class EntropyLog:
 
     def append(self, places: list[tuple[int, int]], logits: torch.Tensor) -> None:
         """Note the entropy of each row of `logits` (B, V) at its place (request row, position)."""
-        chunks = [row_entropies(chunk) for chunk in logits.split(ROWS_AT_ONCE)]
+        rows = ROWS_AT_ONCE_CPU if logits.device.type == "cpu" else ROWS_AT_ONCE
+        chunks = [row_entropies(chunk) for chunk in logits.split(rows)]
         self._steps.append((places, torch.cat(chunks)))
 
     def means(self, num_tokens: Sequence[int]) -> list[float | None]:

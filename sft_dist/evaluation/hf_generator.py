@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from sft_dist.cpu_precision import faster_dtype
 from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.decoding import TokenizerLoader, draw_seed, response_text, row_entropies
 from sft_dist.evaluation.generator import Completion, Draw, Progress, draws, prompt_overflow
@@ -43,8 +44,10 @@ class HfGenerator:
         wrong = [*report["missing_keys"], *report["mismatched_keys"]]
         if wrong:
             raise EvaluationError(f"{model_dir} lacks tensors of the model: {sorted(wrong)[:5]}")
-        self._model = model.to(self._device).eval()
-        return {"backend": "hf", "device": str(self._device), "dtype": str(model.dtype)}
+        stored = str(model.dtype).removeprefix("torch.")
+        dtype = faster_dtype(stored) if self._dtype == "auto" else stored
+        self._model = model.to(self._device, getattr(torch, dtype)).eval()
+        return {"backend": "hf", "device": str(self._device), "dtype": dtype}
 
     def generate(
         self, problems: Sequence[Problem], sampling: Sampling, on_progress: Progress

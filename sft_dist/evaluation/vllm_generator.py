@@ -67,7 +67,10 @@ class VllmGenerator:
         self._prove(model_dir)
         self._model_dir = model_dir
         seconds = round(time.monotonic() - started, 3)
-        facts = {"backend": "vllm", "loaded": how, "weights_proved": True, "load_seconds": seconds}
+        facts = {
+            "backend": "vllm", "dtype": self._options.resolved_dtype(config), "loaded": how,
+            "weights_proved": True, "load_seconds": seconds,
+        }  # fmt: skip
         fault = self._options.reload_fault
         return facts | ({"reload_fault": fault} if fault else {})
 

@@ -70,15 +70,17 @@ def self_test(arguments: argparse.Namespace) -> str | None:
     """Why this engine must not be reloaded in place; None when it may (or never is: hf)."""
     if arguments.backend != "vllm" or arguments.warm_model is None:
         return None
-    from sft_dist.evaluation.engine_options import architecture
+    from sft_dist.evaluation.engine_options import EngineOptions, architecture
     from sft_dist.evaluation.self_test import reload_fault
 
     try:
+        config = architecture(arguments.warm_model)
         fault = reload_fault(
             lambda: build_generator(arguments),
             arguments.warm_model,
             architecture={
-                **architecture(arguments.warm_model),
+                **config,
+                "computes_in": EngineOptions().resolved_dtype(config),
                 "tensor_parallel": arguments.tensor_parallel,
                 "enforce_eager": arguments.enforce_eager,
             },
