@@ -105,6 +105,10 @@ def test_after_a_refusal_a_new_engine_has_the_right_weights(session, reference):
     assert outcome(session["m1 again"]["rows"]) == expected(reference["m1"])
 
 
+def test_an_engine_that_was_reloaded_and_is_closed_gives_its_weights_back(session):
+    assert session["kept after the end"] == []
+
+
 def test_the_self_test_sees_a_stale_head_that_no_proof_sees(session):
     assert session["self-test"] is None
     assert "decodes otherwise than a new one" in session["self-test of a stale head"]
