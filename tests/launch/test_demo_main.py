@@ -10,15 +10,20 @@ from launch.demo import __main__ as demo
 from launch.demo.problems import make_problems
 
 
-def test_every_flag_of_the_training_command_is_one_of_the_product(tmp_path):
+@pytest.mark.parametrize(("is_slow", "dtype"), [(False, "bfloat16"), (True, "float32")])
+def test_every_flag_of_the_training_command_is_one_of_the_product(
+    tmp_path, monkeypatch, is_slow, dtype
+):
+    from sft_dist import cpu_precision
     from sft_dist.arguments import parse_train_config
 
+    monkeypatch.setattr(cpu_precision, "computes_half_slowly", lambda: is_slow)
     command = demo.training_command(tmp_path, seed=3, num_processes=2)
     flags = command[command.index("sft_dist.train") + 1 :]
     settings = parse_train_config(flags, checks=()).flat()
     assert settings["seed"] == 3
     assert settings["data_path"] == str(tmp_path / "data")
-    assert (settings["dtype"], settings["ds_config"]) == ("bfloat16", "zero2")
+    assert (settings["dtype"], settings["ds_config"]) == (dtype, "zero2")
     assert settings["eval_backend"] == "vllm"
 
 
