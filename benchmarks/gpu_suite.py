@@ -10,6 +10,7 @@ memory of the 1.5B shape against TRL (`train_throughput.py`). Writes
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,8 @@ def main() -> None:
         print(json.dumps(suite.results[name], indent=2), flush=True)
     suite.results["untested"] = suite.untested
     print("untested here:", *(f"\n  {line}" for line in suite.untested))
-    hardware = "-".join(str(suite.results["machine"]["device"]).lower().split()[:3]).strip(",")
+    words = re.findall(r"[a-z0-9]+", str(suite.results["machine"]["device"]).lower())
+    hardware = "-".join(words[:3])
     path = HERE / "results" / f"gpu_suite-{hardware}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     path.write_text(json.dumps(suite.results, indent=2) + "\n")
     print(path)

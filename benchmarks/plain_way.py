@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sft_dist.config import DataConfig
+from sft_dist.cpu_precision import faster_dtype
 from sft_dist.data.dataset import load_problems
 from sft_dist.data.tokenization import TokenizedExample, tokenize_examples
 from sft_dist.evaluation.problems import build_problems
@@ -165,8 +166,8 @@ def decode(model_dir: str, problems: str, answers: str, limit: str, stop: str) -
 
     asked = read_problems(Path(problems))
     longest = max(len(p.prompt_token_ids) for p in asked)
-    engine = LLM(model_dir, dtype="bfloat16", enforce_eager=True, generation_config="vllm",
-                 max_model_len=longest + int(limit))  # fmt: skip
+    engine = LLM(model_dir, dtype=faster_dtype("bfloat16"), enforce_eager=True,
+                 generation_config="vllm", max_model_len=longest + int(limit))  # fmt: skip
     sampling = SamplingParams(temperature=0, max_tokens=int(limit), stop_token_ids=[int(stop)])
     outputs = engine.generate([{"prompt_token_ids": p.prompt_token_ids} for p in asked], sampling)
     Path(answers).write_text(json.dumps([output.outputs[0].text for output in outputs]))

@@ -21,6 +21,8 @@ from pathlib import Path
 
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
 START_SECONDS, END_SECONDS = 30.0, 10.0
+KILL_WAIT = 15
+"""Seconds that a job has after SIGTERM."""
 CPUS_PER_NODE, MEMORY_MB = 2, 4000
 """Of each node as Slurm sees it, whatever the machine has."""
 
@@ -79,9 +81,18 @@ def virtual_slurm(directory: Path, *, nodes: int = 2) -> Iterator[dict[str, str]
         _wait_for_nodes(environment, directory, nodes)
         yield environment
     finally:
-        # A job that was left behind would outlive the daemons.
-        subprocess.run(["scancel", "--partition=debug"], env=environment, capture_output=True)
+        _end_jobs(environment)  # one that was left behind would outlive the daemons
         _end(daemons)
+
+
+def _end_jobs(environment: Mapping[str, str]) -> None:
+    subprocess.run(["scancel", "--partition=debug"], env=environment, capture_output=True)
+    deadline = time.monotonic() + KILL_WAIT + 5
+    while time.monotonic() < deadline:
+        left = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True)
+        if not left.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _path() -> str:
@@ -139,7 +150,7 @@ def _slurm_conf(directory: Path, names: Sequence[str], munge_socket: Path) -> st
         "MpiDefault=none",
         "SchedulerParameters=sched_interval=1,bf_interval=1",
         "ReturnToService=2",
-        "KillWait=15",
+        f"KillWait={KILL_WAIT}",
         "SlurmdParameters=config_overrides",
     ]
     for name, port in zip(names, ports, strict=True):

@@ -34,7 +34,7 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
 
     Raises:
         ConfigError: with all faults of names, types and values.
-        SystemExit: after `--help` or `--print_config`.
+        SystemExit: after `--help`, `--print_config` or `--print_completion`.
     """
     description = "Fine-tune a causal LM on MATH. Under torchrun one process is one rank."
     reader = ArgumentReader("sft-train", description, GROUPS)

@@ -1,10 +1,10 @@
 """Which CPUs multiply bfloat16 themselves. The others convert on the way, several times slower."""
 
-HALF = ("bfloat16", "float16")
+HALF = "bfloat16"
 
 
 def computes_half_slowly() -> bool:
-    """Whether products of 16 bits run here by conversion: an x86 CPU without instructions for them.
+    """Whether bfloat16 products run here by conversion: an x86 CPU without instructions for them.
 
     Measured on such a CPU (AVX-512, two cores, matrices of 4864 x 896 and 64 to 512 rows): 60
     GFLOP/s in bfloat16, 200 to 260 in float32. False where there is a GPU.
@@ -20,10 +20,10 @@ def computes_half_slowly() -> bool:
 
 
 def faster_dtype(dtype: str) -> str:
-    """The type to compute in without gradients: float32 for 16 bits where those are slow.
+    """The type to compute in without gradients: float32 for bfloat16 where that is slow.
 
     Args:
-        dtype: that of the weights, as torch calls it. Every 16-bit value is one of float32 too, so
-            the weights stay what they are; activations are rounded less.
+        dtype: that of the weights, as torch calls it. Every bfloat16 value is one of float32 too,
+            so the weights stay what they are; activations are rounded less.
     """
-    return "float32" if dtype in HALF and computes_half_slowly() else dtype
+    return "float32" if dtype == HALF and computes_half_slowly() else dtype

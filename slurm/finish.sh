@@ -1,4 +1,4 @@
-# What comes after a training job: done, queued again, or broken. Sourced by slurm/train.sh.
+# What comes after a job: done, queued again, or broken. Sourced by train.sh and evaluate.sh.
 # shellcheck shell=bash
 
 # status.json decides: exit codes of srun and torchrun do not tell preempted from broken.

@@ -32,6 +32,7 @@ def test_16_bits_are_slow_where_an_x86_cpu_has_no_instructions_for_them(cpu, mac
     assert computes_half_slowly() == slow
     assert faster_dtype("bfloat16") == ("float32" if slow else "bfloat16")
     assert faster_dtype("float32") == "float32"
+    assert faster_dtype("float16") == "float16"
 
 
 def test_this_cpu_is_known_by_the_names_that_torch_gives():

@@ -46,7 +46,9 @@ class HfGenerator:
             raise EvaluationError(f"{model_dir} lacks tensors of the model: {sorted(wrong)[:5]}")
         stored = str(model.dtype).removeprefix("torch.")
         dtype = faster_dtype(stored) if self._dtype == "auto" else stored
-        self._model = model.to(self._device, getattr(torch, dtype)).eval()
+        if dtype != stored:  # never to fewer bits: rotary frequencies are float32 in any model
+            model = model.float()
+        self._model = model.to(self._device).eval()
         return {"backend": "hf", "device": str(self._device), "dtype": dtype}
 
     def generate(

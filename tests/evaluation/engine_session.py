@@ -47,6 +47,7 @@ def kept_after_the_end(engine, other_model):
     (model,) = engine._llm.collective_rpc(lambda worker: worker.model_runner.get_model())
     held = {name: weakref.ref(parameter) for name, parameter in model.named_parameters()}
     del model
+    assert held
     engine.close()
     return [name for name, parameter in held.items() if parameter() is not None]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sft_dist.errors import EvaluationError
+from sft_dist.evaluation import hf_generator
 from sft_dist.evaluation.hf_generator import HfGenerator
 from sft_dist.evaluation.request import Sampling
 from tests.evaluation.models import CHARACTERS, EOS, GREEDY, problem, problems, save_model
@@ -132,3 +133,17 @@ def test_a_model_with_a_tensor_missing_is_refused(tmp_path):
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(EvaluationError, match=r"lacks tensors of the model: \['model.norm.weight'"):
         HfGenerator().load(path.parent)
+
+
+def test_rotary_frequencies_stay_float32_in_a_model_of_bfloat16(tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_generator, "faster_dtype", lambda dtype: dtype)  # a CPU that can
+    save_model(tmp_path / "half", seed=3, dtype="bfloat16")
+    generator = HfGenerator()
+    assert generator.load(tmp_path / "half")["dtype"] == "bfloat16"
+    frequencies = {
+        name: buffer.dtype
+        for name, buffer in generator._model.named_buffers()
+        if name.endswith("inv_freq")
+    }
+    assert frequencies
+    assert set(frequencies.values()) == {torch.float32}
