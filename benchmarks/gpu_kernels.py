@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.scaling_model import lengths_like_math
 from sft_dist.attention import REGISTERED, register_attentions
 from sft_dist.data.packing import MicroBatch, pack
 from sft_dist.data.tokenization import TokenizedExample
@@ -144,13 +145,12 @@ def scores_alone(causal_lm: Any, examples: list[TokenizedExample], device: torch
 
 
 def examples_like_math(tokens: int, vocabulary: int) -> list[TokenizedExample]:
-    """Lengths between 60 and 800, log-normal about 235, that fill `tokens`."""
-    rng, examples, left = np.random.default_rng(0), list[TokenizedExample](), tokens
+    """Examples that fill `tokens`; the last takes what is left."""
+    source, examples, left = np.random.default_rng(0), list[TokenizedExample](), tokens
     while left > 0:
-        length = min(left, int(np.clip(rng.lognormal(5.46, 0.7), 60, 800)))
-        if left - length < 8:
-            length = left
-        ids = rng.integers(0, vocabulary, length)
+        (length,) = lengths_like_math(source, 1)
+        length = left if left - length < 8 else length
+        ids = source.integers(0, vocabulary, length)
         examples.append(TokenizedExample(f"train/x/{len(examples)}", ids, min(length - 2, 40)))
         left -= length
     return examples

@@ -4,13 +4,12 @@
 
 Kernels (`gpu_kernels.py`), one curve over the engines and over the ranks through `sft_dist.train`,
 evaluation by vLLM against transformers, and, where MATH and a tokenizer are given, throughput and
-memory of the 1.5B shape against TRL (`train_throughput.py`). Writes
-`results/gpu_suite-<hardware>-<date>.json` and prints it as tables.
+memory of the 1.5B shape against TRL (`train_throughput.py`). Prints each part and writes it to
+`results/gpu_suite-<hardware>-<date>.json` when it is done.
 """
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.throughput_machine import describe_machine
+from benchmarks.throughput_machine import describe_machine, results_path
 from launch.demo.model import write_model
 from launch.demo.problems import make_problems, write_math_directory
 from sft_dist.tracking.record import last_by, read_rows
@@ -41,16 +40,13 @@ def main() -> None:
     suite = Suite(Path(tempfile.mkdtemp(prefix="gpu-suite-")), arguments)
     parts = {"kernels": suite.kernels, "curve": suite.curve, "evaluation": suite.evaluation,
              "throughput": suite.throughput}  # fmt: skip
+    path = results_path(HERE / "results", "gpu_suite", suite.results["machine"])
     for name in arguments.parts or parts:
         print(f"{name} ...", flush=True)
-        suite.results[name] = parts[name]()
+        suite.results |= {name: parts[name](), "untested": suite.untested}
         print(json.dumps(suite.results[name], indent=2), flush=True)
-    suite.results["untested"] = suite.untested
+        path.write_text(json.dumps(suite.results, indent=2) + "\n")  # what is done outlives a fault
     print("untested here:", *(f"\n  {line}" for line in suite.untested))
-    words = re.findall(r"[a-z0-9]+", str(suite.results["machine"]["device"]).lower())
-    hardware = "-".join(words[:3])
-    path = HERE / "results" / f"gpu_suite-{hardware}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.write_text(json.dumps(suite.results, indent=2) + "\n")
     print(path)
 
 

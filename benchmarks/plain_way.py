@@ -1,11 +1,12 @@
 """The plain way to what `sft-train` does, for time_to_result.py: nothing happens beside training.
 
     torchrun --nproc_per_node 2 -m benchmarks.plain_way SETTINGS.json RESULT.json
-    python -m benchmarks.plain_way MODEL_DIR PROBLEMS.jsonl ANSWERS.json     # its evaluation
+    python -m benchmarks.plain_way MODEL_DIR PROBLEMS.jsonl ANSWERS.json NEW_TOKENS STOP_TOKEN_ID
 
 Padded batches under DistributedDataParallel, logits of every position, tokens made anew at each
 start. At each epoch's end training stops: weights and optimizer are saved, a fresh vLLM engine in a
-process of its own decodes, one process grades. Reading, prompts and grader are ours.
+process of its own (the second command) decodes, one process grades. Reading, prompts and grader are
+ours.
 """
 
 import json
@@ -69,6 +70,8 @@ class PlainRun:
     def run(self) -> None:
         """All epochs, with an evaluation before the first and after each."""
         world, batch = dist.get_world_size(), self.settings["global_batch_size"]
+        if 0 < len(self.examples) % batch < world:  # a rank without a backward is waited for
+            sys.exit(f"{len(self.examples)} examples leave a rank without one in the last batch")
         steps = math.ceil(len(self.examples) / batch) * self.settings["num_epochs"]
         self.evaluate(0)
         step = 0

@@ -157,14 +157,18 @@ def run_rows(batch: int) -> Iterator[list[object]]:
         yield [gpus, *seconds, *whole]
 
 
+def lengths_like_math(source: np.random.Generator, count: int) -> list[int]:
+    """Tokens of so many examples: log-normal, mean 305, between 40 and 1,024."""
+    return [int(x) for x in np.clip(np.exp(source.normal(5.55, 0.6, count)), 40, 1024)]
+
+
 def planner_rows() -> Iterator[list[object]]:
-    """The real planner on lengths like MATH's (log-normal, mean 305, cut at 1,024)."""
+    """The real planner on lengths like MATH's."""
     source = np.random.default_rng(0)
     for ranks, each in ((8, 32), (64, 32), (512, 1), (512, 2), (512, 4), (512, 8), (512, 32)):
         times, imbalances = [], []
         for _ in range(5):
-            drawn = np.clip(np.exp(source.normal(5.55, 0.6, ranks * each)), 40, 1024)
-            lengths = [int(x) for x in drawn]
+            lengths = lengths_like_math(source, ranks * each)
             began = time.process_time()
             plan = split_global_batch(lengths, ranks, int(JOB.micro_tokens))
             times.append(time.process_time() - began)

@@ -9,6 +9,7 @@ not exceed. float32 is measured without TF32.
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +63,13 @@ def describe_machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit(),
     }
+
+
+def results_path(directory: Path, benchmark: str, machine: dict[str, Any]) -> Path:
+    """A file a run, named after benchmark, hardware and time. `machine`: of `describe_machine`."""
+    name = re.sub(r"\([^)]*\)", "", machine["gpu"] or machine["cpu"]).lower()  # not Intel's (R)
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return directory / f"{benchmark}-{'-'.join(name.split()[:3])}-{moment}.json"
 
 
 def package_versions(peer_path: str | None) -> dict[str, str | None]:

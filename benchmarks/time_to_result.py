@@ -6,8 +6,8 @@
 Both sides train the same number of epochs of the same examples with the same global batches, rate
 and schedule on as many ranks, and score the base model and each epoch's end with vLLM. The plain
 way (`plain_way.py`) pads, saves and evaluates while training waits, with a new engine each time.
-Rounds alternate; every run is cold but for the page cache (ours gets an empty `--cache_dir`, except
-for the verdict of the self-test when `--warm` is given).
+Rounds alternate; every run is cold but for the page cache: ours gets an empty `--cache_dir`, which
+`--warm` keeps for the next rounds.
 """
 
 import argparse

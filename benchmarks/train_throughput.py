@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from throughput_machine import describe_machine, package_versions
+from throughput_machine import describe_machine, package_versions, results_path
 from throughput_model import SHAPES, make_model
 from throughput_report import (
     Summary,
@@ -187,8 +187,7 @@ def results_record(
 def write_results(directory: Path, machine: dict[str, Any], record: dict[str, Any]) -> Path:
     """Write one file a run, named after hardware and time; its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    hardware = "-".join((machine["gpu"] or machine["cpu"]).lower().split()[:3])
-    path = directory / f"train_throughput-{hardware}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path = results_path(directory, "train_throughput", machine)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 

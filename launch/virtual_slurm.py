@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sft_dist.runtime.launch_environment import free_ports
+
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
 START_SECONDS, END_SECONDS = 30.0, 10.0
 KILL_WAIT = 15
@@ -127,7 +129,7 @@ def _configure(directory: Path, nodes: int) -> list[list[str]]:
 def _slurm_conf(directory: Path, names: Sequence[str], munge_socket: Path) -> str:
     host = socket.gethostname().split(".")[0]
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-    control, *ports = _free_ports(1 + len(names))
+    control, *ports = free_ports(1 + len(names))
     lines = [
         "ClusterName=test",
         f"SlurmctldHost={host}(127.0.0.1)",
@@ -160,16 +162,6 @@ def _slurm_conf(directory: Path, names: Sequence[str], munge_socket: Path) -> st
         )
     lines.append(f"PartitionName=debug Nodes={','.join(names)} Default=YES MaxTime=INFINITE")
     return "\n".join(lines) + "\n"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _wait_for_nodes(environment: Mapping[str, str], directory: Path, nodes: int) -> None:

@@ -109,8 +109,7 @@ class ArgumentReader:
         for name, text in pairs:
             if name == "print_completion":
                 self._print_completion(text)
-        for name, text in pairs:
-            if name == "config":
+            elif name == "config":
                 given.update(self._read_yaml(text))
         for name, text in pairs:
             if name not in COMMANDS:
@@ -146,7 +145,8 @@ class ArgumentReader:
     def _print_completion(self, shell: str | None) -> None:
         if shell not in SHELLS:
             expected = f"expected one of {', '.join(SHELLS)}"
-            return self.faults.append(f"--print_completion: {expected}, found {shell!r}")
+            self._fault(f"--print_completion: {expected}, found {shell!r}")
+            return
         import shtab
 
         print(shtab.complete(self._parser, shell=shell))

@@ -1,9 +1,7 @@
 """Which CPUs multiply bfloat16 themselves. The others convert on the way, several times slower."""
 
-HALF = "bfloat16"
 
-
-def computes_half_slowly() -> bool:
+def emulates_bfloat16() -> bool:
     """Whether bfloat16 products run here by conversion: an x86 CPU without instructions for them.
 
     Measured on such a CPU (AVX-512, two cores, matrices of 4864 x 896 and 64 to 512 rows): 60
@@ -26,4 +24,4 @@ def faster_dtype(dtype: str) -> str:
         dtype: that of the weights, as torch calls it. Every bfloat16 value is one of float32 too,
             so the weights stay what they are; activations are rounded less.
     """
-    return "float32" if dtype == HALF and computes_half_slowly() else dtype
+    return "float32" if dtype == "bfloat16" and emulates_bfloat16() else dtype

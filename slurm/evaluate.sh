@@ -41,12 +41,7 @@ code=0
 wait $server || code=$? # bash keeps the code of a child that has ended
 
 # What a server leaves open, its next attempt or another server takes. A single scoring starts anew.
-if [[ $is_cut_off && " $*" =~ \ --serve[\ =] ]] && may_requeue; then
-  if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
-    echo "evaluate.sh: not queued again after $MAX_REQUEUES requeues (slurm/site.sh)"
-  else
-    scontrol requeue "$SLURM_JOB_ID"
-    exit 0
-  fi
+if [[ $is_cut_off && " $*" =~ \ --serve[\ =] ]]; then
+  queue_again evaluate.sh "${SLURM_RESTART_COUNT:-0}" "submit it again to serve what is open"
 fi
 exit "$code"

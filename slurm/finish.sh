@@ -24,13 +24,20 @@ requeue_job() {
   if [[ -e $run_dir/STOP && $(<"$run_dir/STOP") != requeue* ]]; then
     echo "train.sh: stopped, as the file $run_dir/STOP asked"
     exit 0
-  elif ((attempt >= MAX_REQUEUES)); then
-    echo "train.sh: not queued again after $attempt requeues (MAX_REQUEUES in slurm/site.sh)"
+  fi
+  queue_again train.sh "$attempt" "submit with --output_dir $run_dir to go on"
+}
+
+# Queue this job again and end; where that may not be, say so and return.
+queue_again() {
+  local script=$1 attempt=$2 advice=$3
+  if ((attempt >= MAX_REQUEUES)); then
+    echo "$script: not queued again after $attempt requeues (MAX_REQUEUES in slurm/site.sh)"
   elif may_requeue; then
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
   else
-    echo "train.sh: ended by Slurm or scancel; submit with --output_dir $run_dir to go on"
+    echo "$script: ended by Slurm or scancel; $advice"
   fi
 }
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sft_dist.cpu_precision import computes_half_slowly, faster_dtype
+from sft_dist.cpu_precision import emulates_bfloat16, faster_dtype
 
 PLAIN = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
 
@@ -27,9 +27,9 @@ def cpu(monkeypatch):
         ({"cuda": True}, False),
     ],
 )
-def test_16_bits_are_slow_where_an_x86_cpu_has_no_instructions_for_them(cpu, machine, slow):
+def test_bfloat16_is_slow_where_an_x86_cpu_has_no_instructions_for_it(cpu, machine, slow):
     cpu(**machine)
-    assert computes_half_slowly() == slow
+    assert emulates_bfloat16() == slow
     assert faster_dtype("bfloat16") == ("float32" if slow else "bfloat16")
     assert faster_dtype("float32") == "float32"
     assert faster_dtype("float16") == "float16"

@@ -33,7 +33,7 @@ class EngineOptions:
     """How to build the engine.
 
     `dtype` "auto" is the dtype on disk (vLLM's own "auto" would round float32 to 16 bits), or
-    float32 on a CPU that is slow with 16 bits.
+    float32 on a CPU that emulates bfloat16.
     `max_model_len`: tokens of prompt and completion to make room for; requests that need more
     make the engine be built again, up to the model's own limit. None: that limit.
     """

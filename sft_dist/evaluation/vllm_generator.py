@@ -1,7 +1,7 @@
 """Decoding with vLLM: one engine in this process for the whole run. The only importer of vllm.
 
-Written against vLLM 0.32. On GPU everything here is untested: the V1 model runner is forced there,
-because the newer one has another interface for logits processors.
+Written against vLLM 0.32. On GPU everything here is untested: the V1 model runner is forced there
+(`VLLM_USE_V2_MODEL_RUNNER=0`), because the newer one has another interface for logits processors.
 """
 
 import gc
@@ -66,10 +66,11 @@ class VllmGenerator:
             self._build(model_dir, config)
         self._prove(model_dir)
         self._model_dir = model_dir
-        dtype, seconds = self._options.resolved_dtype(config), round(time.monotonic() - started, 3)
-        fault = {"reload_fault": self._options.reload_fault} if self._options.reload_fault else {}
-        facts = {"backend": "vllm", "dtype": dtype, "loaded": how, "load_seconds": seconds}
-        return {**facts, "weights_proved": True, **fault}
+        seconds = round(time.monotonic() - started, 3)
+        facts = {"backend": "vllm", "loaded": how, "weights_proved": True, "load_seconds": seconds}
+        facts["dtype"] = self._options.resolved_dtype(config)
+        fault = self._options.reload_fault
+        return facts | ({"reload_fault": fault} if fault else {})
 
     def generate(
         self, problems: Sequence[Problem], sampling: Sampling, on_progress: Progress

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 
 def world_size_from_environment() -> int:
@@ -27,9 +27,16 @@ def rank_from_environment() -> int:
 
 def free_port() -> int:
     """A port of this host that nobody listens on now, for ranks that no launcher gave one."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ones."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def tell_launcher(error: BaseException) -> None:

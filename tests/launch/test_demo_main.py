@@ -17,7 +17,7 @@ def test_every_flag_of_the_training_command_is_one_of_the_product(
     from sft_dist import cpu_precision
     from sft_dist.arguments import parse_train_config
 
-    monkeypatch.setattr(cpu_precision, "computes_half_slowly", lambda: is_slow)
+    monkeypatch.setattr(cpu_precision, "emulates_bfloat16", lambda: is_slow)
     command = demo.training_command(tmp_path, seed=3, num_processes=2)
     flags = command[command.index("sft_dist.train") + 1 :]
     settings = parse_train_config(flags, checks=()).flat()

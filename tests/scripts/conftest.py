@@ -76,5 +76,8 @@ def slurm(tmp_path_factory):
     """Environment of a private two-node Slurm on this machine; skips where it is not installed."""
     if reason := why_not():
         pytest.skip(reason)
+    # Without what this shell's own site or job has set.
+    foreign = [key for key in os.environ if key.startswith(("SITE_", "SLURM_J"))]
     with virtual_slurm(tmp_path_factory.mktemp("slurm")) as environment:
-        yield environment
+        kept = {key: value for key, value in environment.items() if key not in foreign}
+        yield kept | {"SITE_MASTER_ADDR": environment["SITE_MASTER_ADDR"]}

@@ -18,9 +18,8 @@ def cluster(slurm, tmp_path):
     """Runs commands of the private Slurm in `tmp_path`, where the stub trainer lies."""
     shutil.copytree(STUB_PACKAGE / "sft_dist", tmp_path / "sft_dist")
     environment = {
-        **{key: value for key, value in slurm.items() if not key.startswith("SITE_")},
+        **slurm,
         "SFT_ROOT": str(ROOT),
-        "SITE_MASTER_ADDR": "127.0.0.1",  # the names of the virtual nodes are in no DNS
         "NPROC_PER_NODE": "2",
         "OMP_NUM_THREADS": "1",
     }

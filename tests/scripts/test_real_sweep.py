@@ -31,9 +31,8 @@ def sweep(slurm, tmp_path):
     )
     torchrun.chmod(0o755)
     environment = {
-        **{key: value for key, value in slurm.items() if not key.startswith(("SITE_", "SLURM_J"))},
+        **slurm,
         "SITE_VENV": "",
-        "SITE_MASTER_ADDR": "127.0.0.1",
         "FAIL": str(tmp_path / "fail"),
         "NPROC_PER_NODE": "1",
     }

@@ -27,7 +27,7 @@ TRAINING = {
 def cluster(slurm, tmp_path):
     """Runs commands of the private Slurm in `tmp_path`; jobs of one rank a node."""
     environment = {
-        **{key: value for key, value in slurm.items() if not key.startswith("SLURM_J")},
+        **slurm,
         "SFT_ROOT": str(ROOT),
         "SITE_VENV": "",
         "NPROC_PER_NODE": "1",
