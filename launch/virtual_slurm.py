@@ -84,7 +84,11 @@ def virtual_slurm(directory: Path, *, nodes: int = 2) -> Iterator[dict[str, str]
         yield environment
     finally:
         _end_jobs(environment)  # one that was left behind would outlive the daemons
-        _end(daemons)
+        _end_daemons(daemons)
+
+
+def _path() -> str:
+    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 def _end_jobs(environment: Mapping[str, str]) -> None:
@@ -97,11 +101,7 @@ def _end_jobs(environment: Mapping[str, str]) -> None:
         time.sleep(0.5)
 
 
-def _path() -> str:
-    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
-
-
-def _end(daemons: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end_daemons(daemons: Sequence[subprocess.Popen[bytes]]) -> None:
     for daemon in reversed(daemons):
         daemon.terminate()
     for daemon in reversed(daemons):
