@@ -1,9 +1,10 @@
 """The memory estimate of `sft_dist.preflight` against what processes were measured to take.
 
-    python benchmarks/memory_estimate.py                 # the table in benchmarks/README.md, ~6 min
+    python benchmarks/memory_estimate.py                 # the table in benchmarks/README.md, ~1 h
 
-Random Qwen2 models of three sizes on the CPU; peak resident size of a rank in the second step,
-above what it was after the imports, for each engine, type and number of ranks.
+Random Qwen2 models of four sizes on the CPU, the largest with the shape of Qwen2.5-0.5B; peak
+resident size of a rank in the second step, above what it was after the imports, for each engine,
+type and number of ranks.
 """
 
 import argparse
@@ -34,18 +35,20 @@ class Size:
     intermediate: int
     vocabulary: int
     tokens: int
+    kv_heads: int
 
 
 SIZES = (
-    Size("10M", 256, 6, 1024, 16384, 2048),
-    Size("25M", 384, 8, 1536, 24576, 1024),
-    Size("41M", 512, 8, 1536, 32768, 1024),
+    Size("10M", 256, 6, 1024, 16384, 2048, 1),
+    Size("25M", 384, 8, 1536, 24576, 1024, 1),
+    Size("41M", 512, 8, 1536, 32768, 1024, 2),
+    Size("494M", 896, 24, 4864, 151936, 1024, 2),
 )
 ENGINES = (("torch", 0), ("deepspeed", 2), ("fsdp", 0))
 EXAMPLES_IN_ROW = 4
 RETURN_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
-"""So that what tensors take is measured. glibc keeps freed ones of less than 32 MiB for itself, in
-pieces that later ones may not fit; giving them back costs time, so runs do not do it."""
+"""Makes glibc give freed memory back at once, so that what tensors take is measured. It costs time,
+so runs do not do it: as it comes, it keeps freed ones of less than 32 MiB in pieces."""
 
 
 def write_model(size: Size, directory: Path) -> ModelShape:
@@ -55,7 +58,7 @@ def write_model(size: Size, directory: Path) -> ModelShape:
     config = Qwen2Config(
         vocab_size=size.vocabulary, hidden_size=size.hidden, intermediate_size=size.intermediate,
         num_hidden_layers=size.layers, num_attention_heads=size.hidden // 64,
-        num_key_value_heads=max(1, size.hidden // 256), tie_word_embeddings=True,
+        num_key_value_heads=size.kv_heads, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=1,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -93,14 +96,19 @@ def settings_of(directory: Path, *, engine: str, dtype: str) -> dict[str, Any]:
 
 
 def rows(
-    selected: list[str], world_sizes: list[int], engines: list[str], *, returning: bool
+    selected: list[str],
+    world_sizes: list[int],
+    engines: list[str],
+    dtypes: list[str],
+    *,
+    returning: bool,
 ) -> Iterator[dict[str, Any]]:
     for size in (s for s in SIZES if s.name in selected):
         length = size.tokens // EXAMPLES_IN_ROW
         with tempfile.TemporaryDirectory() as folder:
             shape = write_model(size, Path(folder))
             chosen = [pair for pair in ENGINES if pair[0] in engines]
-            cases = itertools.product(chosen, ("float32", "bfloat16"), world_sizes)
+            cases = itertools.product(chosen, dtypes, world_sizes)
             for (engine, stage), dtype, world_size in cases:
                 step = StepShape(
                     engine=engine, stage=stage, world_size=world_size, dtype=dtype,
@@ -108,6 +116,7 @@ def rows(
                     target_tokens=EXAMPLES_IN_ROW * (length - length // 3),
                 )  # fmt: skip
                 estimate = estimate_memory(shape, step)
+                peak = estimate.peak - (estimate.parts["allocator"] if returning else 0)
                 results = measure(
                     Path(folder),
                     size,
@@ -119,7 +128,7 @@ def rows(
                 yield {
                     "parameters": shape.num_parameters, "engine": engine, "dtype": dtype,
                     "ranks": world_size, "measured": max(r.peak for r in results),
-                    "build": max(r.build_peak for r in results), "estimate": estimate.peak,
+                    "build": max(r.build_peak for r in results), "estimate": peak,
                     "moment": estimate.fullest, "parts": estimate.parts,
                     "moments": estimate.moments, "error": results[0].error,
                     "seconds": results[0].step_seconds,
@@ -130,8 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="*", default=[size.name for size in SIZES])
     parser.add_argument("--ranks", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--engines", nargs="*", default=[engine for engine, _ in ENGINES])
-    parser.add_argument("--glibc", action="store_true", help="leave the allocator as it is")
+    parser.add_argument(
+        "--returning", action="store_true", help="only tensors: freed memory is given back at once"
+    )
     parser.add_argument("--json", type=Path, help="all parts and moments of each case")
     options = parser.parse_args()
     found = []
@@ -139,7 +151,9 @@ def main() -> None:
         "| parameters | engine | type | ranks | measured MiB | estimate MiB | off by | fullest at |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for row in rows(options.sizes, options.ranks, options.engines, returning=not options.glibc):
+    for row in rows(
+        options.sizes, options.ranks, options.engines, options.dtypes, returning=options.returning
+    ):
         found.append(row)
         if row["error"]:
             print(row["error"])

@@ -93,16 +93,22 @@ class Step:
         return self.compute / self.seconds
 
 
-def step(gpus: int, batch: int, gigabits: float, *, engine: str = "ZeRO-2") -> Step:
-    """ZeRO-2 all-reduces float32 gradients at every micro-batch and gathers bf16 weights once.
+def reduction_passes(engine: str, micro_batches: int) -> int:
+    """How often a step sends the share (n - 1)/n of its float32 gradients.
 
-    FSDP2 (held whole in the step) reduces and gathers once. Nothing overlaps, as configured.
+    ZeRO-2 all-reduces (two passes) at every micro-batch; FSDP2, held whole in the step,
+    reduce-scatters once. Both gather bf16 weights once, in one pass more.
     """
+    return 2 * micro_batches if engine == "ZeRO-2" else 1
+
+
+def step(gpus: int, batch: int, gigabits: float, *, engine: str = "ZeRO-2") -> Step:
+    """One optimizer step; nothing overlaps, as configured."""
     tokens = batch * JOB.tokens / JOB.examples
     busy = min(gpus, batch)
     micro = max(1, round(np.ceil(tokens / busy / JOB.micro_tokens)))
     compute = 6 * JOB.parameters * tokens / busy / MACHINE.flops
-    passes = 2 * micro if engine == "ZeRO-2" else 1
+    passes = reduction_passes(engine, micro)
     reduce = ring_seconds(4 * JOB.parameters, gpus, gigabits, passes=passes)
     gather = ring_seconds(2 * JOB.parameters, gpus, gigabits, passes=1)
     return Step(compute, reduce + gather, micro)

@@ -100,8 +100,6 @@ def memory_finding(
     if measured:
         off = estimate.peak / measured - 1
         lines.append(f"the estimate is off by {off:+.0%}")
-        if off < -TRUST and not torch.cuda.is_available():
-            lines.append("(on a CPU the allocator keeps freed memory: see benchmarks/README.md)")
         level = "note" if abs(off) > TRUST and measured > WORTH_COMPARING else "ok"
     if peak > TIGHT * available:
         lines.append(

@@ -8,13 +8,20 @@ processes were measured to take.
 Shapes: `T` tokens of a micro-batch, `N` of them with a loss, `D` hidden size, `V` vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sft_dist.config import bytes_per_weight
 from sft_dist.loss import CHUNK_ELEMENTS, CPU_BLOCK_ELEMENTS
 
 FLOAT32 = 4
+MMAPPED = 2**25
+"""Bytes from which on glibc gives freed memory back whatever else it does (mallopt(3))."""
+KEPT_FREED = {"torch": 0.43, "deepspeed": 0.81, "fsdp": 0.64}
+"""Of a CPU step's tensors that come and go, as many as they would be in float32: the share that
+glibc keeps after they were freed, in pieces that later ones do not fit. The only fitted numbers
+here: to the rows of one rank, 10 M and 41 M, in benchmarks/README.md; its other rows are
+predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,8 @@ class MemoryEstimate:
     """Bytes on one rank."""
 
     parts: dict[str, int]
-    """weights, masters, optimizer, gradients, activations, logits, buffers: each at its most."""
+    """weights, masters, optimizer, gradients, activations, logits, buffers: each at its most; and
+    allocator, what a CPU's keeps of freed ones."""
     moments: dict[str, int]
     """All there is at the loss, in the backward pass, at the update."""
 
@@ -105,16 +113,18 @@ def estimate_memory(model: ModelShape, step: StepShape) -> MemoryEstimate:
     gradients, buffers, update = _gradients(model, step)
     activations = _activations(model, step)
     logits = _logits(model, step)
+    kept = 0 if step.cuda else _kept_freed(model, step)
     # The (tied) head's gradient is float32 while chunks are added, and copied to the weights' type
     # after the last one.
     head = model.largest * (FLOAT32 + (step.width if step.width < FLOAT32 else 0))
     moments = {
-        "loss": resident + gradients + activations + logits + head,
-        "backward": resident + gradients + max(buffers, _in_backward(model, step) + activations),
-        "update": resident + gradients + update,
-    }
-    parts = {**state, "gradients": gradients, "activations": activations,
-             "logits": logits + head, "buffers": max(buffers, update)}  # fmt: skip
+        "loss": resident + gradients + kept + activations + logits + head,
+        "backward": resident + gradients + kept
+        + max(buffers, _in_backward(model, step) + activations),
+        "update": resident + gradients + kept + update,
+    }  # fmt: skip
+    parts = {**state, "gradients": gradients, "activations": activations, "logits": logits + head,
+             "buffers": max(buffers, update), "allocator": kept}  # fmt: skip
     return MemoryEstimate(parts, moments)
 
 
@@ -156,23 +166,35 @@ def _gradients(model: ModelShape, step: StepShape) -> tuple[int, int, int]:
 
 def _activations(model: ModelShape, step: StepShape) -> int:
     """What the layers keep for the backward pass."""
-    per_layer = _layer_activations(model, step)
+    per_layer = sum(_layer_tensors(model, step))
     if not step.activation_checkpointing:
-        return step.tokens * per_layer * model.num_layers
-    kept = step.width * model.hidden * model.num_layers
-    return step.tokens * (kept + per_layer)
+        return per_layer * model.num_layers
+    return step.tokens * step.width * model.hidden * model.num_layers + per_layer
 
 
-def _layer_activations(model: ModelShape, step: StepShape) -> int:
-    """Bytes a token that one Qwen2 or Llama layer saves (transformers 5.19, read in its code).
+def _layer_tensors(model: ModelShape, step: StepShape) -> list[int]:
+    """Bytes of each tensor that a Qwen2 or Llama layer saves (read in transformers 5.19's code).
 
     Each of two norms: its float32 input, the normalised value, the output. Attention: query, key
     and value as the kernel reads them, its output and that made contiguous. MLP: gate, its
     activation, up and their product.
     """
-    norms = 2 * (FLOAT32 * model.hidden + 2 * step.width * model.hidden)
-    attention = 5 * step.width * model.attention
-    return norms + attention + 4 * step.width * model.intermediate
+    norms = 2 * [FLOAT32 * model.hidden, step.width * model.hidden, step.width * model.hidden]
+    attention = 5 * [step.width * model.attention]
+    mlp = 4 * [step.width * model.intermediate]
+    return [step.tokens * size for size in norms + attention + mlp]
+
+
+def _kept_freed(model: ModelShape, step: StepShape) -> int:
+    """What the CPU's allocator holds beside the tensors.
+
+    It was measured to be the same in bfloat16 as in float32: there the same tensors go through
+    float32 on their way (norms, softmax), and pieces of two sizes fit one another worse.
+    """
+    wide = replace(step, dtype="float32")
+    pieces = [size for size in _layer_tensors(model, wide) if size < MMAPPED]
+    layers = 1 if step.activation_checkpointing else model.num_layers
+    return int(KEPT_FREED[step.engine] * (layers * sum(pieces) + _logits(model, wide)))
 
 
 def _in_backward(model: ModelShape, step: StepShape) -> int:

@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sft_dist.preflight_checks.memory_model import ModelShape, StepShape, estimate_memory
+from sft_dist.preflight_checks.memory_model import (
+    KEPT_FREED,
+    ModelShape,
+    StepShape,
+    estimate_memory,
+)
 from tests.tiny import tiny_model
 
 SHAPE = ModelShape(
@@ -79,6 +84,24 @@ def test_recomputing_takes_less_and_a_longer_batch_more():
     usual = estimate_memory(SHAPE, STEP)
     assert estimate_memory(SHAPE, replace(STEP, activation_checkpointing=True)).peak < usual.peak
     assert estimate_memory(SHAPE, replace(STEP, tokens=8192)).peak > usual.peak
+
+
+def test_only_a_cpus_allocator_keeps_what_was_freed():
+    on_cpu = replace(STEP, cuda=False, tokens=512, target_tokens=400)
+    kept = estimate_memory(SHAPE, on_cpu).parts["allocator"]
+    assert estimate_memory(SHAPE, STEP).parts["allocator"] == 0
+    assert kept == estimate_memory(SHAPE, replace(on_cpu, dtype="float32")).parts["allocator"] > 0
+    assert kept > estimate_memory(SHAPE, replace(on_cpu, engine="torch")).parts["allocator"]
+
+
+def test_pieces_of_32_mib_go_back_to_the_system():
+    # 936 tokens x 8,960 x 4 bytes just stay below that, so the MLP's four tensors still count.
+    below, above = (
+        estimate_memory(SHAPE, replace(STEP, cuda=False, tokens=n)).parts["allocator"]
+        for n in (936, 937)
+    )
+    mlp = SHAPE.num_layers * 4 * 936 * SHAPE.intermediate * 4
+    assert below - above == pytest.approx(KEPT_FREED["deepspeed"] * mlp, rel=0.01)
 
 
 def test_logits_are_bounded_by_a_chunk():
