@@ -27,9 +27,9 @@ LogLevel ERROR
 def why_not():
     """What keeps hosts from being reached by pdsh over ssh; empty when nothing does."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
-    return f"not installed: {', '.join(missing)} (apt-get install pdsh openssh-server)" * bool(
-        missing
-    )
+    if missing:
+        return f"not installed: {', '.join(missing)} (apt-get install pdsh openssh-server)"
+    return ""
 
 
 @contextmanager

@@ -1,13 +1,18 @@
 """Several hosts without Slurm: network namespaces, launch/train_node.sh, the real trainer."""
 
+import functools
 import json
+import os
 import re
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from launch.virtual_hosts import virtual_hosts, why_not
-from tests.scripts.several_hosts import Job, make_inputs
+from tests.scripts import ssh_hosts
+from tests.scripts.several_hosts import ROOT, Job, make_inputs
 
 REASON = why_not()
 STOP_SECONDS = 60
@@ -26,6 +31,21 @@ def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("inputs"), num_train=96)
 
 
+@pytest.fixture(scope="module")
+def unbroken_losses(inputs, tmp_path_factory):
+    """Gives the losses of two ranks on one host, by engine; each engine is run once."""
+
+    @functools.cache
+    def losses(engine):
+        job = Job(inputs, tmp_path_factory.mktemp("unbroken") / engine, engine)
+        with virtual_hosts(1) as hosts:
+            job.finish(job.start(hosts, ranks_per_host=2))
+        assert max(job.losses()) == 12
+        return job.losses()
+
+    return losses
+
+
 def status_of(job):
     return json.loads((job.run_dir / "status.json").read_text())
 
@@ -33,10 +53,10 @@ def status_of(job):
 @pytest.mark.parametrize(
     "engine", ["deepspeed", pytest.param("fsdp", marks=pytest.mark.exhaustive)]
 )
-def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(inputs, tmp_path, engine):
+def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(
+    inputs, tmp_path, unbroken_losses, engine
+):
     with virtual_hosts(2) as hosts:
-        whole = Job(inputs, tmp_path / "whole", engine)
-        whole.finish(whole.start(hosts[:1], ranks_per_host=2))
         broken = Job(inputs, tmp_path / "broken", engine)
         launchers = broken.start(hosts, ranks_per_host=1)
         broken.wait_until_step(launchers, 4)
@@ -49,8 +69,7 @@ def test_a_host_is_killed_and_the_rest_resumes_on_the_same_curve(inputs, tmp_pat
         assert status_of(broken)["state"] == "failed"
         # The host that is left takes both ranks; two hosts and one give the same bits.
         broken.finish(broken.start(hosts[:1], ranks_per_host=2))
-    assert broken.losses() == whole.losses()
-    assert max(whole.losses()) == 12
+    assert broken.losses() == unbroken_losses(engine)
 
 
 def test_a_host_that_is_cut_off_is_missed_on_both_sides_within_the_timeout(inputs, tmp_path):
@@ -69,6 +88,38 @@ def test_a_host_that_is_cut_off_is_missed_on_both_sides_within_the_timeout(input
         assert "no sign of life of rank 1" in status_of(job)["reason"]
         job.finish(job.start(hosts[:1], ranks_per_host=2))
     assert list(job.losses()) == list(range(1, 13))
+
+
+def start_by_deepspeed(job, hosts, programs):
+    """Start `job` from the first host by DeepSpeed's launcher, one rank on each host."""
+    hostfile, exported = job.folder / "hosts", job.folder / "exported"
+    hostfile.write_text("".join(f"{host.address} slots=1\n" for host in hosts))
+    # What a user has in ~/.deepspeed_env, because the launcher carries it to the other hosts.
+    exported.write_text("GLOO_SOCKET_IFNAME=eth0\n")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER_", "WANDB"))}
+    environment = {
+        **clean, "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MASTER_ADDR": hosts[0].address, "DS_ENV_FILE": str(exported), "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+    }  # fmt: skip
+    command = [str(ROOT / "launch" / "train_deepspeed.sh"), str(hostfile), *job.flags()]
+    return hosts[0].start(command, environment, job.folder / "launcher.log")
+
+
+@pytest.mark.skipif(bool(ssh_hosts.why_not()), reason=ssh_hosts.why_not())
+def test_deepspeeds_launcher_over_ssh_and_torchrun_are_equal_in_result(
+    inputs, tmp_path, unbroken_losses
+):
+    (tmp_path / "ssh").mkdir()
+    job = Job(inputs, tmp_path / "launched", "deepspeed")
+    with (
+        virtual_hosts(2) as hosts,
+        ssh_hosts.reachable_by_ssh(hosts, tmp_path / "ssh") as programs,
+    ):
+        job.finish([start_by_deepspeed(job, hosts, programs)])
+    log = job.logs()
+    assert all(f"{host.address}: " in log for host in hosts)  # pdsh names who said a line
+    assert job.losses() == unbroken_losses("deepspeed")
 
 
 def test_virtual_hosts_are_gone_afterwards_and_see_only_one_another(tmp_path):
