@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--num_problems", type=int, default=int(RECIPE["max_eval_samples"]))
     made.add_argument("--autocast", action="store_true", help="the plain way in bfloat16")
     made.add_argument("--warm", action="store_true", help="keep our cache from round to round")
-    made.add_argument("--our_flags", nargs="*", default=[], help="--name=value ...")
+    made.add_argument(
+        "--our_flags", nargs="*", action="extend", default=[], help="=--name=value, any number"
+    )
     made.add_argument("--dir", help="for inputs and runs; default: a temporary directory")
     made.add_argument("--output", help="JSON of all that is measured, with machine and commit")
     return made

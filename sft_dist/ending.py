@@ -17,6 +17,8 @@ from sft_dist.runtime.lost_ranks import is_lost_rank, lost_rank_error
 from sft_dist.runtime.run_directory import write_status
 from sft_dist.runtime.stopping import StopRequest
 from sft_dist.runtime.watch import RankWatch
+from sft_dist.tracking.closing import closing_table
+from sft_dist.tracking.record import read_rows
 from sft_dist.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ def finish(loop: TrainingLoop, state: TrainState, run_dir: Path, stop: StopReque
             "--output_dir %s", state.step, reason, run_dir,
         )  # fmt: skip
     loop.page.finish()
+    logger.info("what it came to:\n%s", closing_table(read_rows(run_dir)))
     logger.info("report: %s", run_dir / "report.html")
 
 

@@ -20,13 +20,12 @@ from sft_dist.evaluation.placement import gpus, reserved_devices
 from sft_dist.evaluation.problems import build_problems
 from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.scoring import EvaluationResult
+from sft_dist.evaluation.waiting import WaitView
 from sft_dist.evaluation.watcher import Submission
 from sft_dist.evaluation.worker_group import WorkerGroup, worker_group, worker_options
 from sft_dist.evaluation.worker_process import WorkerOptions
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 15.0
 
 CPU_NICE = 10
 """Where training and evaluation share the CPU's cores, training goes first."""
@@ -139,16 +138,14 @@ class EvaluationSession:
         """Results as they come in, until nothing is open or `until()`; tells how far it is."""
         if self._worker_starts_late:
             self._client.start_worker()
-        told = time.monotonic()
-        while True:
-            is_last = not self._client.pending or until()
-            yield from self.collect()  # after `pending` was read
-            if is_last:
-                return
-            time.sleep(0.2)
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                _tell(self._client)
+        with WaitView() as view:
+            while True:
+                is_last = not self._client.pending or until()
+                yield from self.collect()  # after `pending` was read
+                if is_last:
+                    return
+                time.sleep(0.2)
+                view.show(self._client.progress())
 
     def close(self) -> None:
         """Stop the worker; what is open stays in the run directory."""
@@ -187,12 +184,3 @@ def _longest(problems: Mapping[str, Sequence[Problem]]) -> int:
     """Tokens of the longest prompt of any name."""
     lengths = (len(p.prompt_token_ids) for asked in problems.values() for p in asked)
     return max(lengths, default=0)
-
-
-def _tell(client: EvaluationClient) -> None:
-    progress = client.progress()
-    if progress is not None:
-        logger.info(
-            "evaluating step %d: %d of %d answers; %d evaluations open",
-            progress.step, progress.completed, progress.total, progress.num_pending,
-        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""What a person sees while evaluations are waited for: a bar on a terminal, lines elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from sft_dist.evaluation.watcher import Progress
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 15.0
+
+
+class WaitView:
+    """Answers decoded of the earliest open evaluation, with the time left. A context manager."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(
+            desc="waiting", unit="answer", dynamic_ncols=True, leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._redirect = logging_redirect_tqdm()  # lines go above the bar
+        self._step: int | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> "WaitView":
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        self._redirect.__exit__(kind, error, trace)
+
+    def show(self, progress: Progress | None) -> None:
+        """How far it is now; None where nothing is known, or all is done."""
+        if progress is None:
+            return
+        if not self._bar.disable:
+            self._move(progress)
+        elif time.monotonic() - self._told > LINE_SECONDS:
+            self._told = time.monotonic()
+            logger.info(
+                "evaluating step %d: %d of %d answers; %d evaluations open",
+                progress.step, progress.completed, progress.total, progress.num_pending,
+            )  # fmt: skip
+
+    def _move(self, progress: Progress) -> None:
+        if progress.step != self._step:
+            self._step = progress.step
+            self._bar.reset(total=progress.total)  # the rate too: the wait before was for another
+        decoded = progress.completed >= progress.total > 0
+        self._bar.set_description_str(
+            f"{'grading' if decoded else 'evaluating'} step {progress.step}", refresh=False
+        )
+        self._bar.n = progress.completed
+        self._bar.refresh()
