@@ -109,20 +109,19 @@ class MemoryEstimate:
 def estimate_memory(model: ModelShape, step: StepShape) -> MemoryEstimate:
     """Memory of a step after the first one: AdamW's moments exist."""
     state = _state(model, step)
-    resident = sum(state.values())
     gradients, buffers, update = _gradients(model, step)
     activations = _activations(model, step)
     logits = _logits(model, step)
     kept = 0 if step.cuda else _kept_freed(model, step)
+    always = sum(state.values()) + gradients + kept
     # The (tied) head's gradient is float32 while chunks are added, and copied to the weights' type
     # after the last one.
     head = model.largest * (FLOAT32 + (step.width if step.width < FLOAT32 else 0))
     moments = {
-        "loss": resident + gradients + kept + activations + logits + head,
-        "backward": resident + gradients + kept
-        + max(buffers, _in_backward(model, step) + activations),
-        "update": resident + gradients + kept + update,
-    }  # fmt: skip
+        "loss": always + activations + logits + head,
+        "backward": always + max(buffers, _in_backward(model, step) + activations),
+        "update": always + update,
+    }
     parts = {**state, "gradients": gradients, "activations": activations, "logits": logits + head,
              "buffers": max(buffers, update), "allocator": kept}  # fmt: skip
     return MemoryEstimate(parts, moments)

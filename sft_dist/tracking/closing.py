@@ -25,7 +25,7 @@ def closing_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for step in sorted({*scored, *ends}):
         lines.append((str(step), _loss(losses, step), *_accuracy(scored.get(step, {}))))
     table = _aligned(lines)
-    rates = [row["perf/tokens_per_second"] for row in steps.values()]
+    rates = [rate for row in steps.values() if (rate := row.get("perf/tokens_per_second"))]
     return f"{table}\n{max(steps)} steps, median {median(rates):,.0f} tok/s" if rates else table
 
 
