@@ -83,7 +83,9 @@ def evaluate(config: TrainConfig) -> tuple[Path, list["EvaluationResult"]]:
     from sft_dist.tracking.record import MetricsRecord
 
     set_up_logging(rank=0, debug=config.tracking.debug)
-    data = replace(config.data, eval_data_path=config.data.eval_data_path or config.data.data_path)
+    data = config.data
+    if not (data.eval_data_path or data.holdout):  # a file without a split is read whole
+        data = replace(data, eval_data_path=data.data_path)
     examples = load_evaluation_problems(data, config.evaluation.max_eval_samples)
     model_dir = local_model_dir(config.model.model_path)
     tokenizer = load_tokenizer(str(model_dir))

@@ -30,15 +30,19 @@ def load_problems(config: DataConfig, *, evaluate: bool, max_eval_samples: int) 
     if not evaluate:
         return Problems(train, [])
     if config.holdout:
-        if config.holdout >= len(train):
-            raise DataError(f"--holdout {config.holdout}: there are only {len(train)} examples")
-        train, held = hold_out(train, config.holdout)
+        train, held = _split_off(train, config.holdout)
         return Problems(train, stratified_sample(held, max_eval_samples))
     return Problems(train, load_evaluation_problems(config, max_eval_samples))
 
 
 def load_evaluation_problems(config: DataConfig, max_eval_samples: int) -> list[MathExample]:
-    """The evaluated sample of `--eval_data_path`, else of the test split of `--data_path`."""
+    """The evaluated sample: of what `--holdout` keeps, of `--eval_data_path`, or of the test split.
+
+    The same problems as in a run with the same flags.
+    """
+    if config.holdout:
+        train = _read(load_split(config.data_path, "train"))
+        return stratified_sample(_split_off(train, config.holdout)[1], max_eval_samples)
     if config.eval_data_path:
         loaded = load_evaluation(config.eval_data_path)
     elif has_split(config.data_path, "test"):
@@ -49,6 +53,12 @@ def load_evaluation_problems(config: DataConfig, max_eval_samples: int) -> list[
             "--eval_data_path, keep some with --holdout N, or take --eval_placement off"
         )
     return stratified_sample(_read(loaded), max_eval_samples)
+
+
+def _split_off(train: list[MathExample], count: int) -> tuple[list[MathExample], list[MathExample]]:
+    if count >= len(train):
+        raise DataError(f"--holdout {count}: there are only {len(train)} examples")
+    return hold_out(train, count)
 
 
 def _read(loaded: LoadedSplit) -> list[MathExample]:

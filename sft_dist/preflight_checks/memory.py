@@ -99,8 +99,13 @@ def memory_finding(
     level = "ok"
     if measured:
         off = estimate.peak / measured - 1
-        lines.append(f"the estimate is off by {off:+.0%}")
-        level = "note" if abs(off) > TRUST and measured > WORTH_COMPARING else "ok"
+        small = measured < WORTH_COMPARING
+        lines.append(
+            "too little to compare with the estimate: libraries are most of it"
+            if small
+            else f"the estimate is off by {off:+.0%}"
+        )
+        level = "note" if abs(off) > TRUST and not small else "ok"
     if peak > TIGHT * available:
         lines.append(
             "lower --max_tokens_per_microbatch, or --activation_checkpointing, a higher ZeRO "

@@ -78,6 +78,11 @@ def test_a_sample_of_the_hold_out_leaves_the_rest_of_it_untrained_too(train_only
     assert asked(load(train_only, holdout=10).train) == asked(problems.train)
 
 
+def test_an_evaluation_alone_asks_what_a_run_with_the_same_hold_out_asks(train_only):
+    held = load_evaluation_problems(DataConfig(data_path=train_only, holdout=10), 0)
+    assert held == load(train_only, holdout=10, max_eval_samples=0).evaluation
+
+
 @pytest.mark.parametrize("count", [30, 31])
 def test_a_hold_out_that_leaves_nothing_to_train_on_is_an_error(train_only, count):
     with pytest.raises(DataError, match=f"--holdout {count}: there are only 30"):

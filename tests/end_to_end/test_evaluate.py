@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from launch.demo.problems import make_problems
+from sft_dist.config import DataConfig
+from sft_dist.data.dataset import load_problems
 from sft_dist.tracking.record import last_by, read_rows
 from tests.end_to_end.runs import PLAIN, environment, flags, run
 
@@ -45,6 +48,18 @@ def test_a_model_is_scored_and_the_figures_are_told_and_kept(by_vllm):
 def test_both_back_ends_evaluate_the_same_problems(by_vllm, by_transformers):
     ids = [[row["id"] for row in completions(run_dir)] for run_dir, _ in (by_vllm, by_transformers)]
     assert ids[0] == ids[1]
+
+
+def test_a_hold_out_of_a_file_is_scored_and_nothing_that_was_trained_on(inputs, tmp_path):
+    train, _ = make_problems(0, num_train=12, num_test=0)
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
+    data = {"data_path": tmp_path / "mine.jsonl", "holdout": 3, "output_dir": tmp_path / "run"}
+    run(EVALUATE, **{**inputs, **SETTINGS, **data, "eval_backend": "hf"})
+    config = DataConfig(data_path=str(tmp_path / "mine.jsonl"), holdout=3)
+    trained = {e.id for e in load_problems(config, evaluate=True, max_eval_samples=0).train}
+    asked = {row["id"] for row in completions(tmp_path / "run")}
+    assert len(asked) == 3
+    assert not asked & trained
 
 
 def test_the_summary_says_what_was_scored_and_how(by_transformers):
