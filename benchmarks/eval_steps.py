@@ -38,7 +38,7 @@ def compare_steps(
     if ended is None:
         sys.exit(f"training ended without an evaluation; see {run_dir.parent}")
     told = (run_dir.parent / f"train-{placement}.log").read_text().splitlines()
-    cost = next(line for line in told if "evaluation took" in line).partition("evaluation took")
+    cost = next(line for line in told if "training stood" in line).partition("training stood")
     print(f"{placement}: rank 0 itself:{cost[2]}")
     return report_steps(placement, run_dir, ended) | {"rank 0": cost[2].strip()}
 

@@ -76,6 +76,7 @@ def evaluate(config: TrainConfig) -> tuple[Path, list["EvaluationResult"]]:
         EvaluationError: when it cannot be scored, saying why.
     """
     from sft_dist.data.dataset import load_evaluation_problems
+    from sft_dist.data.records import has_split
     from sft_dist.evaluation.placement import OWN_MEMORY
     from sft_dist.evaluation.session import EvaluationSession
     from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
@@ -84,7 +85,12 @@ def evaluate(config: TrainConfig) -> tuple[Path, list["EvaluationResult"]]:
 
     set_up_logging(rank=0, debug=config.tracking.debug)
     data = config.data
-    if not (data.eval_data_path or data.holdout):  # a file without a split is read whole
+    if not (data.eval_data_path or data.holdout):
+        if not has_split(data.data_path, "test"):
+            logger.warning(
+                "%s names no test split: all of it is scored, what was trained on too; --holdout N "
+                "scores what a run with it kept", data.data_path,
+            )  # fmt: skip
         data = replace(data, eval_data_path=data.data_path)
     examples = load_evaluation_problems(data, config.evaluation.max_eval_samples)
     model_dir = local_model_dir(config.model.model_path)

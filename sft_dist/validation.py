@@ -53,6 +53,11 @@ def _range_faults(config: TrainConfig) -> list[str]:
     return faults
 
 
+def _may_be_on_the_hub(value: str) -> bool:
+    """A name `owner/name`, and not a file of the reader's that is missing: no network is asked."""
+    return bool(HUB_ID.fullmatch(value)) and not value.endswith((".json", ".jsonl", ".parquet"))
+
+
 def _path_faults(config: TrainConfig) -> list[str]:
     faults = []
     for name, required in (("model_path", True), ("data_path", True), ("eval_data_path", False)):
@@ -62,7 +67,7 @@ def _path_faults(config: TrainConfig) -> list[str]:
                 faults.append(
                     f"--{name}: expected a path or a Hub id, found nothing; it is required"
                 )
-        elif not Path(value).exists() and not HUB_ID.fullmatch(value):
+        elif not Path(value).exists() and not _may_be_on_the_hub(value):
             faults.append(f"--{name}: {value} does not exist and is not a Hub id (owner/name)")
     model = Path(config.model.model_path)
     if config.model.model_path and model.is_dir() and not (model / "config.json").is_file():

@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"demo: FAILED: {run_dir / 'metrics.jsonl'} has no accuracy of the last step")
         return 1
     print(summary)
-    print(f"demo: {time.monotonic() - started:.0f} seconds in all; the results are in {run_dir}")
+    print(f"demo: {time.monotonic() - started:.0f} seconds after installation; look at "
+          f"{run_dir / 'report.html'}")  # fmt: skip
     return 0
 
 

@@ -36,8 +36,8 @@ def load_model(
     logger.info("attention: %s (%s)", attention, reason)
     if device.type == "cpu" and faster_dtype(config.model.dtype) != config.model.dtype:
         logger.warning(
-            "this CPU has no instructions for %s: --dtype float32 takes twice the memory for "
-            "weights, and large products are several times faster", config.model.dtype,
+            "%s is slow on this CPU, which has no instructions for it; --dtype float32 is faster "
+            "here, and takes twice the memory for weights", config.model.dtype,
         )  # fmt: skip
     model = load_causal_lm(
         str(model_dir),

@@ -41,7 +41,7 @@ class EvaluationCost:
         worst = steps[min(len(steps) - 1, int(0.99 * len(steps)))]
         share = sum(steps) / max(total, 1e-9)
         return (
-            f"evaluation took {sum(steps):.2f} s of {total:.0f} s of training ({share:.2%}), "
+            f"training stood {sum(steps):.2f} s of {total:.0f} s for evaluation ({share:.2%}), "
             f"99 % of the steps at most {1000 * worst:.0f} ms, longest stop "
             f"{1000 * self._longest:.0f} ms"
         )

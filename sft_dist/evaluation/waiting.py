@@ -49,8 +49,10 @@ class WaitView:
         elif time.monotonic() - self._told > LINE_SECONDS:
             self._told = time.monotonic()
             logger.info(
-                "evaluating step %d: %d of %d answers; %d evaluations open",
-                progress.step, progress.completed, progress.total, progress.num_pending,
+                "evaluating step %d: %d of %d answers%s; evaluations open: %d",
+                progress.step, progress.completed, progress.total,
+                "" if progress.completed else " (the engine starts, or reads the weights)",
+                progress.num_pending,
             )  # fmt: skip
 
     def _move(self, progress: Progress) -> None:

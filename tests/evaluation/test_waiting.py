@@ -52,9 +52,11 @@ def test_elsewhere_there_is_a_line_now_and_then(monkeypatch, caplog, seconds, li
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(waiting, "LINE_SECONDS", seconds)
     with WaitView() as view:
-        for completed in (1, 2, 3):
+        for completed in (0, 2, 3):
             view.show(Progress(num_pending=1, step=4, completed=completed, total=200))
     assert [r.getMessage() for r in caplog.records] == [
-        f"evaluating step 4: {done} of 200 answers; 1 evaluations open"
-        for done in range(1, lines + 1)
-    ]
+        "evaluating step 4: 0 of 200 answers (the engine starts, or reads the weights); "
+        "evaluations open: 1",
+        "evaluating step 4: 2 of 200 answers; evaluations open: 1",
+        "evaluating step 4: 3 of 200 answers; evaluations open: 1",
+    ][:lines]
