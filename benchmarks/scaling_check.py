@@ -12,7 +12,6 @@ bytes / rate.
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -97,20 +96,14 @@ def run(
 def counted(hosts: Sequence[VirtualHost]) -> float:
     """Bytes that the kernel has seen leave, mean of the hosts."""
     counters = "/sys/class/net/eth0/statistics/tx_bytes"
-    command = ["ip", "netns", "exec"]
-    found = [
-        subprocess.run([*command, host.name, "cat", counters], capture_output=True, check=True)
-        for host in hosts
-    ]
-    return statistics.mean(int(done.stdout) for done in found)
+    return statistics.mean(int(host.output(["cat", counters])) for host in hosts)
 
 
 def limit(hosts: Sequence[VirtualHost], megabits: float) -> None:
     """Hold what each host sends to a rate."""
     shape = ["tbf", "rate", f"{megabits}mbit", "burst", "256kb", "latency", "200ms"]
     for host in hosts:
-        command = ["ip", "netns", "exec", host.name, "tc", "qdisc", "replace", "dev", "eth0"]
-        subprocess.run([*command, "root", *shape], check=True)
+        host.output(["tc", "qdisc", "replace", "dev", "eth0", "root", *shape])
 
 
 def measure(

@@ -46,6 +46,14 @@ class VirtualHost:
                 env=dict(environment), stdout=file, stderr=file,
             )  # fmt: skip
 
+    def output(self, command: Sequence[str]) -> str:
+        """Run a command on this host to its end; what it printed."""
+        found = subprocess.run(
+            ["ip", "netns", "exec", self.name, *command],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        return found.stdout
+
     def kill(self) -> None:
         """End every process of this host at once, as by the kernel."""
         found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True)

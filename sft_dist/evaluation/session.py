@@ -20,7 +20,7 @@ from sft_dist.evaluation.placement import gpus, reserved_devices
 from sft_dist.evaluation.problems import build_problems
 from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.scoring import EvaluationResult
-from sft_dist.evaluation.waiting import WaitView
+from sft_dist.evaluation.waiting import wait_view
 from sft_dist.evaluation.watcher import Submission
 from sft_dist.evaluation.worker_group import WorkerGroup, worker_group, worker_options
 from sft_dist.evaluation.worker_process import WorkerOptions
@@ -138,7 +138,7 @@ class EvaluationSession:
         """Results as they come in, until nothing is open or `until()`; tells how far it is."""
         if self._worker_starts_late:
             self._client.start_worker()
-        with WaitView() as view:
+        with wait_view() as view:
             while True:
                 is_last = not self._client.pending or until()
                 yield from self.collect()  # after `pending` was read

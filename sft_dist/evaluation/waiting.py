@@ -3,7 +3,9 @@
 import logging
 import sys
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -15,30 +17,24 @@ logger = logging.getLogger(__name__)
 LINE_SECONDS = 15.0
 
 
-class WaitView:
-    """Answers decoded of the earliest open evaluation, with the time left. A context manager."""
+@contextmanager
+def wait_view() -> Iterator["WaitView"]:
+    """What to show progress with; the bar is gone afterwards, and lines go above it."""
+    bar = tqdm(
+        desc="waiting", unit="answer", dynamic_ncols=True, leave=False,
+        disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar, logging_redirect_tqdm():
+        yield WaitView(bar)
 
-    def __init__(self) -> None:
-        self._bar = tqdm(
-            desc="waiting", unit="answer", dynamic_ncols=True, leave=False,
-            disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self._redirect = logging_redirect_tqdm()  # lines go above the bar
+
+class WaitView:
+    """Answers decoded of the earliest open evaluation, with the time left."""
+
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
+        self._bar = bar
         self._step: int | None = None
         self._told = time.monotonic()
-
-    def __enter__(self) -> "WaitView":
-        self._redirect.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.close()
-        self._redirect.__exit__(kind, error, trace)
 
     def show(self, progress: Progress | None) -> None:
         """How far it is now; None where nothing is known, or all is done."""

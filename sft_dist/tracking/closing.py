@@ -1,25 +1,24 @@
 """The table at the end of a run: what it came to, from its own record."""
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from statistics import median
 from typing import Any
 
+from sft_dist.tracking.console import change_text, interval_text
 from sft_dist.tracking.record import last_by
 
 HEAD = ("step", "loss", "accuracy", "since step 0")
 
 
-def closing_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def closing_table(rows: list[dict[str, Any]]) -> str:
     """A line for each evaluation of the training prompt, the first step and the last.
 
     Args:
         rows: of `metrics.jsonl`, those of earlier attempts too.
     """
-    record = [dict(row) for row in rows]
-    steps = last_by(record, "step")
+    steps = last_by(rows, "step")
     losses = {step: row["train/loss"] for step, row in steps.items() if "train/loss" in row}
-    scored = last_by(record, "eval/step")
+    scored = last_by(rows, "eval/step")
     ends = {min(losses), max(losses)} if losses else set()
     lines = [HEAD]
     for step in sorted({*scored, *ends}):
@@ -37,21 +36,17 @@ def _loss(losses: Mapping[int, float], step: int) -> str:
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[str, str]:
     """Accuracy with its interval, and the comparison with step 0 where there is one."""
-    if "eval/accuracy" not in row:
+    values = {name.removeprefix("eval/"): value for name, value in row.items()}
+    if "accuracy" not in values:
         return "", ""
-    found = (
-        f"{row['eval/accuracy']:6.1%} ({row['eval/accuracy_low']:.1%} to "
-        f"{row['eval/accuracy_high']:.1%}) of {row['eval/num_problems']}"
-    )
-    if "eval/vs_base_delta" not in row or not row["eval/step"]:
-        return found, ""
-    gained, lost = row["eval/vs_base_gained"], row["eval/vs_base_lost"]
-    return found, f"{gained} gained, {lost} lost, p = {row['eval/vs_base_p_value']:.2g}"
+    compared = values["step"] and "vs_base_delta" in values
+    found = f"{values['accuracy']:6.1%} {interval_text(values)}"
+    return found, change_text(values) if compared else ""
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell; step and loss to the right, the others to the left."""
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if number < 2 else cell.ljust(width)

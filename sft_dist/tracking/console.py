@@ -89,14 +89,22 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     values = {name.removeprefix(prefix): value for name, value in row.items()}
     line = (
         f"evaluation of step {row['eval/step']}{f' ({named[:-1]})' if named else ''}: "
-        f"accuracy {values['accuracy']:.1%} "
-        f"({values['accuracy_low']:.1%} to {values['accuracy_high']:.1%}) "
-        f"of {values['num_problems']}, format {values['avg_format_reward']:.1%}, "
+        f"accuracy {values['accuracy']:.1%} {interval_text(values)}, "
+        f"format {values['avg_format_reward']:.1%}, "
         f"{values['avg_response_length']:.0f} tokens"
     )
     if row["eval/step"] and "vs_base_delta" in values:
-        line += (
-            f"; since step 0 {values['vs_base_gained']} gained, {values['vs_base_lost']} lost, "
-            f"p = {values['vs_base_p_value']:.2g}"
-        )
+        line += f"; since step 0 {change_text(values)}"
     return line
+
+
+def interval_text(values: Mapping[str, Any]) -> str:
+    """The interval of an accuracy, from the metrics of an evaluation without their prefix."""
+    low, high = values["accuracy_low"], values["accuracy_high"]
+    return f"({low:.1%} to {high:.1%}) of {values['num_problems']}"
+
+
+def change_text(values: Mapping[str, Any]) -> str:
+    """What changed since step 0, from the same metrics."""
+    gained, lost = values["vs_base_gained"], values["vs_base_lost"]
+    return f"{gained} gained, {lost} lost, p = {values['vs_base_p_value']:.2g}"

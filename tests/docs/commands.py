@@ -52,8 +52,8 @@ class Command:
     @property
     def flags(self):
         """The words after what is started."""
-        ends = (*SCRIPTS, ".sh", ".py")
-        start = next((n for n, word in enumerate(self.words) if word.endswith(ends)), None)
+        script = (".sh", ".py")
+        start = next((n for n, word in enumerate(self.words) if word.endswith(script)), None)
         if start is None:
             start = self.words.index("-m") + 1 if "-m" in self.words else 0
         return [word for word in self.words[start + 1 :] if word != "--"]

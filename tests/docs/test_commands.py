@@ -32,20 +32,11 @@ RUN_BY = {
 NOT_RUN = {
     "make demo": "minutes; tests/end_to_end trains its model on a part of its data",
     "make test": "it is what runs this",
-    "make install": "what both begin with",
-    "make check": "the gate runs it before the tests",
-    "make lock": "needs uv and the network",
-    "make soak": "an hour; tests/faults/test_soak.py runs a short one",
     "benchmarks": "minutes to hours on a quiet machine; each figure on the page has its date",
     "tests.engines.test_literal_budgets": "18 minutes; test_one_curve.py runs smaller budgets",
     "pip": "changes the environment",
     "sudo": "changes the machine",
-    "source": "the shell's",
     "tail": "the system's",
-    "touch": "the system's",
-    "wandb": "needs an account",
-    "git": "the system's",
-    "scontrol": "Slurm's",
 }
 
 

@@ -1,19 +1,11 @@
 """Pages that are made from code, and links between pages."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from launch import configuration_page, metrics_page
-
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / "README.md",
-    *ROOT.glob("docs/*.md"),
-    ROOT / "ds_configs/README.md",
-    ROOT / "slurm/README.md",
-]
+from tests.docs.commands import PAGES, ROOT
 
 
 @pytest.mark.parametrize("page", [configuration_page, metrics_page])

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 import pytest
 
 from sft_dist.evaluation import waiting
-from sft_dist.evaluation.waiting import WaitView
+from sft_dist.evaluation.waiting import wait_view
 from sft_dist.evaluation.watcher import Progress
 
 
@@ -36,7 +36,7 @@ def terminal():
 
 
 def test_a_terminal_has_a_bar_that_says_what_is_done():
-    with terminal() as shows, WaitView() as view:
+    with terminal() as shows, wait_view() as view:
         view.show(None)
         assert shows("waiting")
         view.show(Progress(num_pending=2, step=4, completed=3, total=12))
@@ -51,7 +51,7 @@ def test_a_terminal_has_a_bar_that_says_what_is_done():
 def test_elsewhere_there_is_a_line_now_and_then(monkeypatch, caplog, seconds, lines):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(waiting, "LINE_SECONDS", seconds)
-    with WaitView() as view:
+    with wait_view() as view:
         for completed in (0, 2, 3):
             view.show(Progress(num_pending=1, step=4, completed=completed, total=200))
     assert [r.getMessage() for r in caplog.records] == [

@@ -21,6 +21,15 @@ def make_inputs(folder, num_train):
     return folder
 
 
+def environment_of(hosts):
+    """What any launcher of a job on these hosts is given, rank 0 on the first."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER_"))}
+    return {
+        **clean, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MASTER_ADDR": hosts[0].address, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",
+    }  # fmt: skip
+
+
 class Job:
     """A run directory in `folder`, and the launchers that work on it."""
 
@@ -31,13 +40,9 @@ class Job:
 
     def start(self, hosts, ranks_per_host, port=29511):
         """The launchers, one a host."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER_"))}
         environment = {
-            **clean,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "NNODES": str(len(hosts)), "MASTER_ADDR": hosts[0].address, "MASTER_PORT": str(port),
-            "NPROC_PER_NODE": str(ranks_per_host), "OMP_NUM_THREADS": "1",
-            "GLOO_SOCKET_IFNAME": "eth0", "WANDB_MODE": "disabled",
+            **environment_of(hosts), "NNODES": str(len(hosts)), "MASTER_PORT": str(port),
+            "NPROC_PER_NODE": str(ranks_per_host), "GLOO_SOCKET_IFNAME": "eth0",
         }  # fmt: skip
         return [
             host.start(

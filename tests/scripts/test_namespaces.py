@@ -2,17 +2,14 @@
 
 import functools
 import json
-import os
 import re
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from launch.virtual_hosts import virtual_hosts, why_not
 from tests.scripts import ssh_hosts
-from tests.scripts.several_hosts import ROOT, Job, make_inputs
+from tests.scripts.several_hosts import ROOT, Job, environment_of, make_inputs
 
 REASON = why_not()
 STOP_SECONDS = 60
@@ -96,12 +93,8 @@ def start_by_deepspeed(job, hosts, programs):
     hostfile.write_text("".join(f"{host.address} slots=1\n" for host in hosts))
     # What a user has in ~/.deepspeed_env, because the launcher carries it to the other hosts.
     exported.write_text("GLOO_SOCKET_IFNAME=eth0\n")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER_", "WANDB"))}
-    environment = {
-        **clean, "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MASTER_ADDR": hosts[0].address, "DS_ENV_FILE": str(exported), "OMP_NUM_THREADS": "1",
-        "WANDB_MODE": "disabled",
-    }  # fmt: skip
+    environment = environment_of(hosts) | {"DS_ENV_FILE": str(exported)}
+    environment["PATH"] = f"{programs}:{environment['PATH']}"
     command = [str(ROOT / "launch" / "train_deepspeed.sh"), str(hostfile), *job.flags()]
     return hosts[0].start(command, environment, job.folder / "launcher.log")
 
