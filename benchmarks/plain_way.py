@@ -165,6 +165,7 @@ def decode(model_dir: str, problems: str, answers: str, limit: str, stop: str) -
     from sft_dist.evaluation.engine_options import prepare_environment
 
     prepare_environment()
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; vLLM would take most of the host's
     from vllm import LLM, SamplingParams
 
     asked = read_problems(Path(problems))

@@ -169,7 +169,23 @@ def import_deepspeed() -> Any:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon_uncompiled()
     return deepspeed
+
+
+def _import_muon_uncompiled() -> None:
+    """ZeRO imports the Muon optimizer, whose decorator loads torch's whole compiler: a second.
+
+    Nobody can choose Muon here.
+    """
+    from deepspeed.runtime import compiler
+
+    compile_kernel = compiler.compile
+    compiler.compile = lambda *args, **kwargs: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        compiler.compile = compile_kernel
 
 
 def _basic_optimizer(optimizer: Any) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """How a vLLM engine is set up: options, environment, which models can share one. No vLLM here."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ FORCED = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 DEFAULTS = {
-    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; unset, vLLM takes its share of the host's memory
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",  # a missing file is an error now, not after retries on the hub
 }
 """Set where the user has not."""
+
+CPU_CACHE_BYTES = 2 * 2**30
+"""The most that a key-value cache takes on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise.
+vLLM's own default is a share of the host's memory, which training needs."""
+CPU_CACHE_SEQUENCES, CPU_CACHE_BLOCK = 256, 128
+"""What vLLM 0.32 decodes at a time there, and the tokens of a block of the cache."""
 
 _VOLATILE = {
     "transformers_version", "_name_or_path", "use_cache",
@@ -56,6 +62,30 @@ class EngineOptions:
         """The dtype to ask vLLM for."""
         stored = str(config.get("dtype") or "auto").removeprefix("torch.")
         return faster_dtype(stored) if self.dtype == "auto" else self.dtype
+
+    def engine_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What an engine is built for: two models that are equal in it can share one."""
+        return {**config, "dtype": self.resolved_dtype(config)}
+
+    def cpu_cache_bytes(self, config: dict[str, Any]) -> int | None:
+        """Key-value cache on a CPU: room for a full batch, at most `CPU_CACHE_BYTES`.
+
+        Its pages are written when an engine is built: two GiB take a second each time. None when
+        the user has set VLLM_CPU_KVCACHE_SPACE.
+        """
+        if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            return None
+        try:
+            heads = config["num_attention_heads"]
+            head_dim = config.get("head_dim") or config["hidden_size"] // heads
+            per_token = config["num_hidden_layers"] * 2 * head_dim
+            per_token *= config.get("num_key_value_heads") or heads
+        except KeyError:  # a configuration that nests its language model
+            return CPU_CACHE_BYTES
+        blocks = CPU_CACHE_SEQUENCES * math.ceil(self.model_len(config) / CPU_CACHE_BLOCK)
+        bytes_each = 4 if self.resolved_dtype(config) == "float32" else 2
+        # One block stays empty.
+        return min(CPU_CACHE_BYTES, (blocks + 1) * CPU_CACHE_BLOCK * per_token * bytes_each)
 
 
 def prepare_environment() -> None:

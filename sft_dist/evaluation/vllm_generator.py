@@ -118,6 +118,7 @@ class VllmGenerator:
     def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
         self.close()
         vllm = _import_vllm()
+        gc.freeze()  # vLLM collects nine times on the way: 1.5 s with all that imports have made
         options = self._options
         try:
             self._llm = vllm.LLM(
@@ -127,6 +128,7 @@ class VllmGenerator:
                 dtype=options.resolved_dtype(config),
                 max_model_len=options.model_len(config),
                 gpu_memory_utilization=options.gpu_memory_utilization,
+                kv_cache_memory_bytes=_cache_bytes(options, config),
                 enforce_eager=options.enforce_eager,
                 enable_prefix_caching=False,  # one more thing a reload could leave stale
                 worker_extension_cls=f"{ReloadExtension.__module__}.{ReloadExtension.__name__}",
@@ -153,9 +155,8 @@ class VllmGenerator:
         return self._options.model_len(self._config)
 
     def _can_reload(self, config: dict[str, Any]) -> bool:
-        return (
-            self._llm is not None and config == self._config and self._options.reload_fault is None
-        )
+        wanted, built = map(self._options.engine_config, (config, self._config))
+        return self._llm is not None and wanted == built and self._options.reload_fault is None
 
     def _reloaded(self, model_dir: Path) -> bool:
         """Change the weights in place; False when the engine cannot."""
@@ -208,6 +209,13 @@ def _sampling_params(row: int, draw: Draw, sampling: Sampling, limit: int) -> An
         detokenize=False,
         extra_args={_ROW_KEY: row},
     )
+
+
+def _cache_bytes(options: EngineOptions, config: dict[str, Any]) -> int | None:
+    """None: vLLM takes what `gpu_memory_utilization` leaves."""
+    from vllm.platforms import current_platform
+
+    return options.cpu_cache_bytes(config) if current_platform.is_cpu() else None
 
 
 class ReloadExtension:

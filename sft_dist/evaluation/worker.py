@@ -25,6 +25,7 @@ from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.generator import Generator
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.serving import EvaluationWorker
+from sft_dist.runtime.garbage import pause_collector, resume_collector
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     _log_to_stderr()
     os.nice(arguments.nice)  # before there are threads: they inherit it
+    pause_collector()
     stop, leave = threading.Event(), threading.Event()
     claimer = Claimer(
         EvaluationQueue(arguments.run_dir),
@@ -62,8 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         threading.Thread(target=_watch_stdin, args=(ending,), daemon=True).start()
     threading.Thread(target=_leave_late, args=(worker, stop), daemon=True).start()
     _warm_up(generator, arguments.warm_model)
+    resume_collector()
     worker.run()
-    generator.close()
+    if arguments.tensor_parallel > 1:  # else no process of the engine outlives this one
+        generator.close()
+    logging.shutdown()
+    os._exit(0)  # taking everything down in order takes two seconds, and the trainer waits
 
 
 def self_test(arguments: argparse.Namespace) -> str | None:
@@ -86,8 +92,11 @@ def self_test(arguments: argparse.Namespace) -> str | None:
             },
             cache_dir=arguments.self_test_cache,
         )
-    except (EvaluationError, ModelError) as error:  # no engine at all: the first request says so
-        fault = f"the self-test could not be made: {error}"
+    # Whatever the test's own models cannot do, the run's may; where there is no engine at all, the
+    # first request says so.
+    except Exception as error:
+        logger.debug("the self-test failed", exc_info=True)
+        fault = f"the self-test could not be made: {error!r}"
     if fault is not None:
         logger.error("self-test: %s; each evaluation gets a new engine", fault)
     return fault

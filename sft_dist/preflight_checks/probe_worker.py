@@ -19,7 +19,7 @@ from sft_dist.config import TrainConfig, from_flat
 from sft_dist.data.packing import micro_batches
 from sft_dist.data.tokenization import TokenizedExample
 from sft_dist.engines.build import build_engine, load_model
-from sft_dist.runtime.distributed import distributed, share_cores
+from sft_dist.runtime.distributed import distributed
 
 NUM_STEPS = 2
 
@@ -28,7 +28,6 @@ def main() -> None:
     """Read the specification, run the steps, write what they took."""
     spec = json.loads(Path(sys.argv[1]).read_text())
     config = from_flat(spec["config"])
-    share_cores(beside_evaluation=config.evaluation.eval_placement == "shared")
     if config.engine.engine == "deepspeed":
         from sft_dist.engines.deepspeed_engine import import_deepspeed
 

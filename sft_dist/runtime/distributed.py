@@ -41,16 +41,6 @@ def use_deterministic_kernels() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def share_cores(*, beside_evaluation: bool) -> None:
-    """Leave half of a CPU's cores to the evaluation beside training.
-
-    torchrun and launch/env.sh set OMP_NUM_THREADS; a plain process would take all cores, and its
-    threads and the worker's would spin against one another (measured: ten times slower).
-    """
-    if beside_evaluation and not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-
-
 @contextmanager
 def distributed(timeout_seconds: int = 1800) -> Iterator[Ranks]:
     """Join the process group; leave it at the end, at once when an error ends it.

@@ -89,16 +89,16 @@ def main(models: Path, out: Path) -> None:
     record["load after a refusal"] = engine.load(models / "m1")
     record["m1 again"] = decode(problems(6))
 
-    def self_test():
-        config = architecture(models / "m1")
+    def self_test(model=models / "m1"):
         options = EngineOptions(max_model_len=64)
         return reload_fault(
-            lambda: VllmGenerator(options), models / "m1", architecture=config, cache_dir=None
+            lambda: VllmGenerator(options), model, architecture=architecture(model), cache_dir=None
         )
 
     # vLLM's groups are those of the process: the end of one engine is that of all.
     record["kept after the end"] = kept_after_the_end(engine, models / "m2")
     record["self-test"] = self_test()
+    record["self-test of a wide model"] = self_test(models / "wide")
     ReloadExtension.sft_reload = stale_reload(HEAD, repaired)
     vllm_generator.mismatches = lambda *_, **__: []  # a proof that sees nothing
     record["self-test of a stale head"] = self_test()
@@ -116,7 +116,8 @@ def main(models: Path, out: Path) -> None:
     record["sampled"] = [decode(problems(5), sampling), decode(problems(5)[::-1], sampling)]
 
     record["bfloat16 load"] = engine.load(models / "bfloat16")
-    entropy_log.ROWS_AT_ONCE = 4  # fewer than requests in a step
+    vocabulary = architecture(models / "bfloat16")["vocab_size"]
+    entropy_log.LOGITS_AT_ONCE_CPU = 4 * vocabulary  # fewer rows than requests in a step
     items = [problem("long", "x" * 200), *problems(6), problem("nearly", "x" * 125)]
     record["bfloat16"] = decode(items)
     engine.close()

@@ -22,7 +22,10 @@ def save_tokenizer(directory: Path) -> None:
     fast.save_pretrained(directory)
 
 
-def save_model(directory: Path, *, seed: int, tied: bool = True, dtype: str = "float32") -> Path:
+def save_model(
+    directory: Path, *, seed: int, tied: bool = True, dtype: str = "float32",
+    vocabulary: int = len(CHARACTERS) + 1,
+) -> Path:  # fmt: skip
     """A random Qwen2 whose every tensor depends on the seed. Head size 32: vLLM's smallest on CPU.
 
     The initial weights are large, so that the distributions are far from flat and an argmax
@@ -33,7 +36,7 @@ def save_model(directory: Path, *, seed: int, tied: bool = True, dtype: str = "f
 
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(CHARACTERS) + 1, hidden_size=64, intermediate_size=96,
+        vocab_size=vocabulary, pad_token_id=vocabulary - 1, hidden_size=64, intermediate_size=96,
         num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
         max_position_embeddings=128, tie_word_embeddings=tied, initializer_range=0.3,
         bos_token_id=None, eos_token_id=EOS,

@@ -9,7 +9,7 @@ from sft_dist.evaluation.engine_options import EngineOptions, architecture
 from sft_dist.evaluation.generator import Completion
 from sft_dist.evaluation.self_test import Answers, _write_model, reload_fault
 from sft_dist.evaluation.vllm_generator import VllmGenerator
-from tests.evaluation.models import save_model
+from tests.evaluation.models import save_model, save_tokenizer
 
 
 class Engine:
@@ -95,6 +95,21 @@ def test_every_tensor_of_the_two_models_differs_and_their_form_is_that_of_the_mo
     original = load_file(model / "model.safetensors")
     assert {n: t.shape for n, t in first.items()} == {n: t.shape for n, t in original.items()}
     assert not [name for name in first if torch.equal(first[name], second[name])]
+
+
+def test_a_large_vocabulary_is_cut_to_one_with_the_same_kernels(model, tmp_path):
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model)
+    config.vocab_size, config.pad_token_id, config.eos_token_id = 151_936, 151_643, 151_645
+    wide = tmp_path / "wide"
+    save_tokenizer(wide)
+    config.save_pretrained(wide)
+    embedding = load_file(_write_model(wide, tmp_path / "cut", seed=1) / "model.safetensors")[
+        "model.embed_tokens.weight"
+    ]
+    assert embedding.shape[0] < 6000
+    assert embedding.shape[0] % 1024 == 151_936 % 1024
 
 
 def test_answers_are_equal_by_their_tokens_and_nearly_their_entropies():
