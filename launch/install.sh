@@ -15,6 +15,7 @@ command -v "$python" >/dev/null || python=python3
     exit 1
 }
 
+echo "installing the locked packages into $venv: some minutes the first time" >&2
 "$python" -m venv "$venv"
 pip=("$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
 

@@ -22,6 +22,19 @@ COMMANDS = ("config", "print_config", "print_completion", "help")
 SHELLS = ("bash", "zsh", "tcsh")
 NOT_FOR_EVALUATION = ("optimizer", "batch")
 
+ELSEWHERE = {
+    "lr": "learning_rate", "epochs": "num_epochs", "num_train_epochs": "num_epochs",
+    "model": "model_path", "model_name_or_path": "model_path", "dataset": "data_path",
+    "dataset_name": "data_path", "data": "data_path", "max_length": "max_seq_length",
+    "per_device_train_batch_size": "batch_size", "bf16": "dtype",
+    "gradient_checkpointing": "activation_checkpointing", "fp32": "dtype",
+    "deepspeed": "ds_config", "report_to": "wandb_mode",
+    "max_new_tokens": "generation_max_length", "temperature": "generation_temperature",
+    "save_total_limit": "keep_last_n_checkpoints", "logging_steps": "log_steps",
+    "attn_implementation": "attention", "lr_warmup_steps": "warmup_steps",
+}  # fmt: skip
+"""What other trainers call a setting (TRL, torchtune, LLaMA-Factory): for the hint only."""
+
 Check = Callable[[TrainConfig], list[str]]
 
 
@@ -36,7 +49,10 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
         ConfigError: with all faults of names, types and values.
         SystemExit: after `--help`, `--print_config` or `--print_completion`.
     """
-    description = "Fine-tune a causal LM on MATH. Under torchrun one process is one rank."
+    description = (
+        "Fine-tune a causal LM on MATH. Under torchrun one process is one rank. Switches are "
+        "written --name and --no_name."
+    )
     reader = ArgumentReader("sft-train", description, GROUPS)
     given = reader.read(argv)
     config = from_flat({**_inherited(given), **given})
@@ -62,6 +78,8 @@ def parse_evaluate_config(
     groups = {name: group for name, group in GROUPS.items() if name not in NOT_FOR_EVALUATION}
     reader = ArgumentReader("sft-evaluate", description, {**groups, "scoring": ScoringConfig})
     given = reader.read(argv)
+    if given.get("eval_data_path"):  # nothing else is read
+        given.setdefault("data_path", given["eval_data_path"])
     names = {f.name for f in fields(ScoringConfig)}
     scoring = ScoringConfig(**{name: given[name] for name in names & set(given)})
     # No engine is built: none need be installed.
@@ -206,7 +224,8 @@ class ArgumentReader:
         return {}
 
     def _unknown(self, place: str, name: str) -> str:
-        near = difflib.get_close_matches(name, self._types, n=1, cutoff=0.5)
+        near = [ELSEWHERE[name]] if ELSEWHERE.get(name) in self._types else []
+        near += difflib.get_close_matches(name, self._types, n=1, cutoff=0.5)
         hint = f"did you mean --{near[0]}?" if near else "see --help"
         return f"{place}: there is no such setting; {hint}"
 

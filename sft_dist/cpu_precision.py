@@ -17,6 +17,16 @@ def emulates_bfloat16() -> bool:
     )
 
 
+def slow_dtype_advice(dtype: str) -> str | None:
+    """What to tell who trains in `dtype` on this machine; None where it is as good as another."""
+    if faster_dtype(dtype) == dtype:
+        return None
+    return (
+        f"{dtype} is slow on this CPU, which has no instructions for it; --dtype float32 is faster "
+        "here, and takes twice the memory for weights"
+    )
+
+
 def faster_dtype(dtype: str) -> str:
     """The type to compute in without gradients: float32 for bfloat16 where that is slow.
 

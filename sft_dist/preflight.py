@@ -20,7 +20,7 @@ from sft_dist.config import TrainConfig
 from sft_dist.engines.ds_config import ds_config_faults
 from sft_dist.errors import SftDistError
 from sft_dist.runtime.launch_environment import rank_from_environment, world_size_from_environment
-from sft_dist.validation import config_faults
+from sft_dist.validation import run_dir_faults, setting_faults
 
 if TYPE_CHECKING:
     from sft_dist.preflight_checks.findings import Finding
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_zero = rank_from_environment() == 0
     logging.basicConfig(level=logging.ERROR)
     try:
-        config = parse_train_config(rest, checks=(config_faults, ds_config_faults))
+        config = parse_train_config(rest, checks=(setting_faults, ds_config_faults))
         go = preflight(config, options)
     except SftDistError as error:
         if is_zero:
@@ -98,6 +98,7 @@ def all_findings(
     from sft_dist.preflight_checks.disk import disk_finding
     from sft_dist.preflight_checks.duration import expected_seconds, hours_finding, steps_finding
     from sft_dist.preflight_checks.examples import preview_finding, stop_finding
+    from sft_dist.preflight_checks.findings import Finding
     from sft_dist.preflight_checks.longest import find_longest
     from sft_dist.preflight_checks.memory import memory_table, model_shape
     from sft_dist.preflight_checks.software import describe_rank, software_findings
@@ -105,6 +106,8 @@ def all_findings(
     described = gathered(describe_rank(ranks.local_rank))
     hosts = [rank["host"] for rank in described]
     findings = software_findings(config, described)
+    # Not one of the faults that end it at once: whoever plans a second run has the first one's.
+    findings += [Finding("run directory", "no-go", fault) for fault in run_dir_faults(config)]
     model = model_shape(prepared.model_dir)
     longest = find_longest(
         prepared.examples,
@@ -115,7 +118,8 @@ def all_findings(
     findings.append(disk_finding(config, prepared.plan, model.num_parameters))
     findings.append(shared(config, ranks, hosts))
     probed = probe(config, options, prepared, ranks, longest)
-    findings += memory(config, ranks, model, longest, probed, world_size)
+    model_dir = prepared.model_dir
+    findings += memory(config, ranks, model_dir, model, longest, probed, world_size)
     findings.append(memory_table(model, config, longest))
     seconds = max((result.step_seconds for result in probed), default=0.0)
     step_seconds = expected_seconds(longest, seconds)
@@ -192,6 +196,7 @@ def probe(
 def memory(
     config: TrainConfig,
     ranks: "Ranks",
+    model_dir: Path,
     model: "ModelShape",
     longest: "LongestBatch",
     probed: Sequence["ProbeResult"],
@@ -199,17 +204,23 @@ def memory(
 ) -> list["Finding"]:
     """The probe's failures, and the memory of a rank; that with the least counts. Collective."""
     from sft_dist.preflight_checks.findings import Finding
-    from sft_dist.preflight_checks.memory import available_memory, memory_finding, step_shape
+    from sft_dist.preflight_checks.memory import (
+        available_memory,
+        memory_finding,
+        step_shape,
+        worker_memory,
+    )
     from sft_dist.preflight_checks.memory_model import estimate_memory
 
-    available = min(gathered(available_memory(config)))
+    worker = worker_memory(config, model_dir, model.num_parameters)
+    available = min(gathered(available_memory(config, worker)))
     failed = [f"rank {i}: {result.error}" for i, result in enumerate(probed) if result.error]
     findings = [Finding("probe", "no-go", "\n".join(failed))] if failed else []
     # What was probed ran on the ranks of this launch; other numbers are estimated.
     same = ranks.world_size == world_size
     measured = [] if failed or not same else list(probed)
     estimate = estimate_memory(model, step_shape(config, model, longest, world_size=world_size))
-    return [*findings, memory_finding(estimate, measured, available, longest)]
+    return [*findings, memory_finding(estimate, measured, available, longest, worker)]
 
 
 def speed(

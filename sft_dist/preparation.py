@@ -122,13 +122,18 @@ def resolve_warmup(explicit: int | None, total_steps: int) -> int:
 def _describe(config: TrainConfig, plan: BatchPlan, warmup_steps: int, world_size: int) -> None:
     batch = config.batch
     how = (
-        "--global_batch_size"
+        "as set"
         if batch.global_batch_size
         else f"{batch.batch_size} x {batch.gradient_accumulation_steps} accumulation x "
-        f"{world_size} ranks"
+        f"{world_size} rank{'s' * (world_size > 1)}"
     )
-    logger.info("global batch %d = %s", plan.global_batch_size, how)
+    logger.info("global batch %d: %s", plan.global_batch_size, how)
     logger.info(
         "%d examples: %d steps an epoch, %d in all, %d of warm-up",
         plan.num_examples, plan.steps_per_epoch, plan.total_steps, warmup_steps,
     )  # fmt: skip
+    if plan.max_steps is not None and plan.max_steps > plan.total_steps:
+        logger.warning(
+            "--max_steps %d is not reached: --num_epochs %d ends after %d steps; raise it to train "
+            "longer", plan.max_steps, plan.num_epochs, plan.total_steps,
+        )  # fmt: skip

@@ -4,6 +4,7 @@ Nothing is allocated here. Faults that need the data (a warm-up longer than the 
 `preparation.py`, those of the DeepSpeed file by `engines/ds_config.py`.
 """
 
+import difflib
 import importlib.util
 import re
 from pathlib import Path
@@ -26,6 +27,14 @@ NOT_NEGATIVE = (
 
 def config_faults(config: TrainConfig) -> list[str]:
     """One line for each setting that cannot be run: expected, found, what to change."""
+    return [
+        *setting_faults(config),
+        *run_dir_faults(config),
+    ]
+
+
+def setting_faults(config: TrainConfig) -> list[str]:
+    """Those that do not depend on what an earlier run has left."""
     return [
         *_range_faults(config),
         *_path_faults(config),
@@ -58,6 +67,18 @@ def _may_be_on_the_hub(value: str) -> bool:
     return bool(HUB_ID.fullmatch(value)) and not value.endswith((".json", ".jsonl", ".parquet"))
 
 
+def _near_path(path: Path) -> str:
+    """A question about what stands beside `path` under nearly its name, or nothing."""
+    while not path.parent.exists():
+        path = path.parent  # the first part that is not there
+    try:
+        beside = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
 def _path_faults(config: TrainConfig) -> list[str]:
     faults = []
     for name, required in (("model_path", True), ("data_path", True), ("eval_data_path", False)):
@@ -68,14 +89,18 @@ def _path_faults(config: TrainConfig) -> list[str]:
                     f"--{name}: expected a path or a Hub id, found nothing; it is required"
                 )
         elif not Path(value).exists() and not _may_be_on_the_hub(value):
-            faults.append(f"--{name}: {value} does not exist and is not a Hub id (owner/name)")
+            hint = _near_path(Path(value))
+            faults.append(
+                f"--{name}: {value} does not exist and is not a Hub id (owner/name){hint}"
+            )
     model = Path(config.model.model_path)
     if config.model.model_path and model.is_dir() and not (model / "config.json").is_file():
         faults.append(f"--model_path: expected {model}/config.json of a Hugging Face model")
-    return faults + _run_dir_faults(config)
+    return faults
 
 
-def _run_dir_faults(config: TrainConfig) -> list[str]:
+def run_dir_faults(config: TrainConfig) -> list[str]:
+    """Why the run directory cannot be begun in, or continued."""
     output_dir, resume = config.checkpoint.output_dir, config.checkpoint.resume_from_checkpoint
     if resume is None:
         if output_dir and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from sft_dist.arguments import FLAGS, parse_train_config
+from sft_dist.arguments import ELSEWHERE, FLAGS, parse_evaluate_config, parse_train_config
 from sft_dist.config import PromptName, TrainConfig
 from sft_dist.data.prompts import PROMPTS
 from sft_dist.engines.ds_config import (
@@ -176,10 +176,33 @@ def test_the_message_of_the_error_numbers_the_faults():
         ("--keep_last_checkpoints", "--keep_last_n_checkpoints"),
         ("--lr_warmup_steps", "--warmup_steps"),
         ("--resume_from_chekpoint", "--resume_from_checkpoint"),
+        ("--lr", "--learning_rate"),
+        ("--model_name_or_path", "--model_path"),
+        ("--per_device_train_batch_size", "--batch_size"),
     ],
 )
 def test_an_unknown_flag_names_the_nearest_one(wrong, meant):
     assert f"did you mean {meant}?" in one_fault_of(wrong, "1")
+
+
+def test_what_other_trainers_call_a_setting_is_one_of_ours():
+    assert set(ELSEWHERE.values()) <= set(FLAGS)
+    assert not set(ELSEWHERE) & set(FLAGS)
+
+
+def test_a_path_that_is_nearly_there_is_asked_about(tmp_path):
+    (tmp_path / "data" / "MATH").mkdir(parents=True)
+    for wrong in ("data/MAHT", "dta/MATH"):
+        fault = one_fault_of("--data_path", str(tmp_path / wrong))
+        meant = tmp_path / ("data/MATH" if wrong.startswith("data/") else "data")
+        assert fault.endswith(f"did you mean {meant}?")
+    assert "did you mean" not in one_fault_of("--data_path", str(tmp_path / "quite" / "another"))
+
+
+def test_problems_alone_are_enough_to_evaluate():
+    words = ["--model_path", "owner/model", "--eval_data_path", "owner/problems"]
+    config, _ = parse_evaluate_config(words, (config_faults,))
+    assert config.data.eval_data_path == "owner/problems"
 
 
 def test_a_flag_like_no_other_points_to_the_help():

@@ -65,6 +65,17 @@ def test_two_ranks_probe_the_run_and_go(inputs, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_directory_that_is_taken_is_one_reason_among_the_findings(inputs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("")
+    reply = run(inputs, tmp_path)
+    assert reply.returncode == 1, reply.stdout + reply.stderr
+    verdict = reply.stdout[reply.stdout.index("no-go:\n") :]
+    assert "1. run directory: --output_dir" in verdict
+    assert "is seen by 1 rank on 1 node" in reply.stdout
+
+
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_a_no_go_without_being_started(inputs, tmp_path):
     reply = run(inputs, tmp_path, "--max_seq_length", "45", "--ranks", "64")
     assert reply.returncode == 1, reply.stdout + reply.stderr

@@ -10,6 +10,7 @@ got is printed, not judged: in the control run (`--shuffle_answers`) it must sta
 import argparse
 import json
 import math
+import os
 import shlex
 import shutil
 import subprocess
@@ -60,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         num_processes=options.num_processes or default_processes(),
     )
     print("demo:", shlex.join(command), flush=True)
-    exit_code = subprocess.run(command, check=False).returncode
+    # As torchrun would set it, with eight lines about it.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    exit_code = subprocess.run(command, check=False, env=environment).returncode
     run_dir = options.output_dir / "run"
     if exit_code != 0:
         print(f"demo: FAILED: training ended with exit code {exit_code}, see {run_dir / 'logs'}")
@@ -119,7 +122,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def summarize(rows: list[dict[str, Any]]) -> str | None:
-    """Return lines on loss and accuracy, or None when no loss or no last accuracy was logged.
+    """Return a line on loss and accuracy, or None when no loss or no last accuracy was logged.
 
     The last row of a step is the one that counts.
     """
@@ -128,12 +131,11 @@ def summarize(rows: list[dict[str, Any]]) -> str | None:
     if not losses or max(accuracies, default=0) < max(losses):
         return None
     first, last = min(losses), max(losses)
-    lines = [
-        f"demo: accuracy at step {step}: {accuracies[step]:6.1%} of held-out problems"
-        for step in sorted(accuracies)
-    ]
-    lines.append(f"demo: loss at step {first}: {losses[first]:.3f}, at {last}: {losses[last]:.3f}")
-    return "\n".join(lines)
+    untrained = min(accuracies)
+    return (
+        f"demo: loss {losses[first]:.3f} -> {losses[last]:.3f}, held-out problems solved "
+        f"{accuracies[untrained]:.1%} -> {accuracies[last]:.1%} (steps {untrained} -> {last})"
+    )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -28,8 +28,10 @@ INITIALIZER_RANGE = 0.05  # Qwen's 0.02 is for wider layers; here it costs 60 st
 def write_model(directory: Path, seed: int) -> None:
     """Write a Qwen2ForCausalLM with random bf16 weights, its tokenizer, its generation config."""
     import torch
+    import transformers
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
+    transformers.utils.logging.disable_progress_bar()
     tokenizer = build_tokenizer()
     config = Qwen2Config(
         vocab_size=len(tokenizer),

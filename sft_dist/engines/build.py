@@ -9,7 +9,7 @@ from torch import nn
 
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
-from sft_dist.cpu_precision import faster_dtype
+from sft_dist.cpu_precision import slow_dtype_advice
 from sft_dist.engines.ds_config import ds_config_path, load_ds_config
 from sft_dist.engines.protocol import Engine
 from sft_dist.model import export_generation_config, load_causal_lm
@@ -34,11 +34,9 @@ def load_model(
         flash_attn_installed=find_spec("flash_attn") is not None,
     )
     logger.info("attention: %s (%s)", attention, reason)
-    if device.type == "cpu" and faster_dtype(config.model.dtype) != config.model.dtype:
-        logger.warning(
-            "%s is slow on this CPU, which has no instructions for it; --dtype float32 is faster "
-            "here, and takes twice the memory for weights", config.model.dtype,
-        )  # fmt: skip
+    advice = slow_dtype_advice(config.model.dtype)
+    if advice is not None:
+        logger.warning("%s", advice)
     model = load_causal_lm(
         str(model_dir),
         dtype=config.model.dtype,

@@ -79,7 +79,7 @@ class EvaluationClient:
         self._worker = worker
         self._is_trainer = is_trainer
         self._lease = OwnerLease(
-            run_dir, _name(is_trainer), is_trainer=is_trainer, stale_seconds=stale_seconds
+            run_dir, _name(), is_trainer=is_trainer, stale_seconds=stale_seconds
         )
         self._held = False
         self._pool = GradingPool(grading_workers, grading_timeout_seconds)
@@ -281,5 +281,5 @@ class EvaluationClient:
             del self._watcher.open[directory]
 
 
-def _name(is_trainer: bool) -> str:
-    return f"{'trainer' if is_trainer else 'server'} {socket.gethostname()}-{os.getpid()}"
+def _name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -94,7 +94,7 @@ class OwnerLease:
             (self._directory / WANTED_FILE).unlink(missing_ok=True)
         if not self._thread.is_alive() and not self._done.is_set():
             self._thread.start()
-        logger.info("%s grades and logs the evaluations of %s", self._owner, self._directory.parent)
+        logger.debug("process %s grades the evaluations of %s", self._owner, self._directory.parent)
         return True
 
     def _is_free(self, number: int) -> bool:

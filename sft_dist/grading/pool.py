@@ -86,7 +86,8 @@ class GradingPool:
             self.close()  # answers still under way would be taken for those of the next call
             raise
         counts = Counter(grade.verdict for grade in run.results())
-        logger.info("graded %d responses: %s", len(pairs), dict(counts))
+        told = ", ".join(f"{n} {verdict.replace('_', ' ')}" for verdict, n in counts.most_common())
+        logger.info("graded %d responses: %s", len(pairs), told)
         return run.results()
 
     def _drive(self, run: "_Run") -> None:

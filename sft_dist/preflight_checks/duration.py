@@ -1,7 +1,7 @@
 """How many steps, and how long they will take."""
 
 from sft_dist.data.sampler import BatchPlan
-from sft_dist.preflight_checks.findings import Finding
+from sft_dist.preflight_checks.findings import Finding, counted
 from sft_dist.preflight_checks.longest import LongestBatch
 
 
@@ -9,7 +9,7 @@ def steps_finding(plan: BatchPlan, warmup_steps: int, world_size: int) -> Findin
     """What the schedule is."""
     text = (
         f"{plan.total_steps} ({plan.steps_per_epoch} an epoch, {warmup_steps} of warm-up), "
-        f"global batch {plan.global_batch_size} on {world_size} ranks"
+        f"global batch {plan.global_batch_size} on {counted(world_size, 'rank')}"
     )
     if plan.global_batch_size < world_size:
         return Finding("steps", "warning", f"{text}: some ranks have no example; use fewer")

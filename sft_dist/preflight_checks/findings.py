@@ -27,7 +27,7 @@ def render(findings: Sequence[Finding]) -> str:
     reasons = [f for f in findings if f.level == "no-go"]
     warnings = sum(f.level == "warning" for f in findings)
     if not reasons:
-        return "\n".join([*lines, "", f"go ({warnings} warnings)"])
+        return "\n".join([*lines, "", f"go ({counted(warnings, 'warning')})"])
     told = [f"  {i}. {f.check}: {f.text.splitlines()[0]}" for i, f in enumerate(reasons, 1)]
     return "\n".join([*lines, "", "no-go:", *told])
 
@@ -35,6 +35,11 @@ def render(findings: Sequence[Finding]) -> str:
 def is_go(findings: Sequence[Finding]) -> bool:
     """Whether nothing speaks against starting."""
     return all(finding.level != "no-go" for finding in findings)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def gib(count: float) -> str:

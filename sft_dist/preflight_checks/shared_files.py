@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft_dist.preflight_checks.findings import Finding
+from sft_dist.preflight_checks.findings import Finding, counted
 
 PATIENCE_SECONDS = 10.0
 """A network file system may show a new file some seconds late."""
@@ -44,5 +44,5 @@ def shared_finding(seen: Sequence[int], hosts: Sequence[str], folder: Path) -> F
             f"{folder} is not the same directory on every node: {', '.join(missing)} see(s) only "
             f"some of the {len(seen)} ranks' files; put --output_dir on a shared file system",
         )  # fmt: skip
-    nodes = len(set(hosts))
-    return Finding("shared files", "ok", f"{folder} is seen by {len(seen)} ranks on {nodes} nodes")
+    seers = f"{counted(len(seen), 'rank')} on {counted(len(set(hosts)), 'node')}"
+    return Finding("shared files", "ok", f"{folder} is seen by {seers}")

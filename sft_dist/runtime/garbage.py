@@ -4,6 +4,7 @@ Imports make a million objects and no garbage. Collecting among them takes a six
 and looking through them again is what a collection costs later.
 """
 
+import atexit
 import gc
 
 
@@ -16,3 +17,4 @@ def resume_collector() -> None:
     """Collect again, but never what is there by now."""
     gc.freeze()
     gc.enable()
+    atexit.register(gc.unfreeze)  # what is frozen then, triton's bindings call a leak on the screen

@@ -44,9 +44,8 @@ def test_the_summary_takes_the_last_row_of_a_step():
         {"eval/step": 20, "eval/accuracy": 0.75},
     ]
     summary = demo.summarize(rows)
-    assert "step 0:   0.0%" in summary
-    assert "step 20:  75.0%" in summary
-    assert "loss at step 10: 3.000, at 20: 0.500" in summary
+    assert "0.0% -> 75.0% (steps 0 -> 20)" in summary
+    assert "loss 3.000 -> 0.500" in summary
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo, "write_model", lambda directory, seed: directory.mkdir())
 
     def replace_training(rows, exit_code):
-        def train(command, check):
+        def train(command, check, env):
             run_dir = Path(command[command.index("--output_dir") + 1])
             run_dir.mkdir()
             lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -90,7 +89,7 @@ def test_a_second_demo_replaces_the_first(small, tmp_path, capsys):
     arguments = ["--output_dir", str(tmp_path / "demo")]
     assert demo.main(arguments) == 0
     assert demo.main(arguments) == 0
-    assert "accuracy at step 1:  50.0%" in capsys.readouterr().out
+    assert "50.0% -> 50.0%" in capsys.readouterr().out
 
 
 def test_the_exit_code_is_that_of_failed_training(small, tmp_path, capsys):

@@ -22,7 +22,7 @@ PLAN = BatchPlan(num_examples=100, global_batch_size=10, num_epochs=3, seed=0)
 def test_the_report_ends_with_the_verdict_and_every_reason():
     fine = Finding("disk", "ok", "enough")
     bad = [Finding("memory", "no-go", "too much\nmore lines"), Finding("GPUs", "no-go", "none")]
-    assert render([fine, Finding("x", "warning", "y")]).endswith("go (1 warnings)")
+    assert render([fine, Finding("x", "warning", "y")]).endswith("go (1 warning)")
     assert render([fine, *bad]).endswith("no-go:\n  1. memory: too much\n  2. GPUs: none")
     assert (is_go([fine]), is_go([fine, *bad])) == (True, False)
 
