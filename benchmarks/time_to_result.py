@@ -153,7 +153,8 @@ def report(runs: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace)
     if arguments.output:
         record = {
             "machine": describe_machine(1), "ratio": ratio, "runs": runs,
-            "arguments": {name: str(value) for name, value in vars(arguments).items()},
+            # Of a path the last name: where it lay says nothing.
+            "arguments": {n: str(value).rsplit("/", 1)[-1] for n, value in vars(arguments).items()},
         }  # fmt: skip
         Path(arguments.output).write_text(json.dumps(record, indent=2) + "\n")
 

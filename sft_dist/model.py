@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sft_dist.attention import REGISTERED, attention_arguments, register_attentions
 from sft_dist.data.packing import MicroBatch
-from sft_dist.errors import ModelError
+from sft_dist.errors import ModelError, near_path
 from sft_dist.loss import LossHead, TokenScores
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def local_model_dir(model_path: str) -> Path:
     except Exception as error:
         raise ModelError(
             f"--model_path {model_path}: no such directory, and it cannot be had from the Hub "
-            f"({error}); give the directory of a downloaded model"
+            f"({error}); give the directory of a downloaded model{near_path(Path(model_path))}"
         ) from error
 
 

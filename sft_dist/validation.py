@@ -4,13 +4,13 @@ Nothing is allocated here. Faults that need the data (a warm-up longer than the 
 `preparation.py`, those of the DeepSpeed file by `engines/ds_config.py`.
 """
 
-import difflib
 import importlib.util
 import re
 from pathlib import Path
 from typing import get_args
 
 from sft_dist.config import PromptName, TrainConfig
+from sft_dist.errors import near_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 AT_LEAST_ONE = (
@@ -67,18 +67,6 @@ def _may_be_on_the_hub(value: str) -> bool:
     return bool(HUB_ID.fullmatch(value)) and not value.endswith((".json", ".jsonl", ".parquet"))
 
 
-def _near_path(path: Path) -> str:
-    """A question about what stands beside `path` under nearly its name, or nothing."""
-    while not path.parent.exists():
-        path = path.parent  # the first part that is not there
-    try:
-        beside = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
-
-
 def _path_faults(config: TrainConfig) -> list[str]:
     faults = []
     for name, required in (("model_path", True), ("data_path", True), ("eval_data_path", False)):
@@ -89,7 +77,7 @@ def _path_faults(config: TrainConfig) -> list[str]:
                     f"--{name}: expected a path or a Hub id, found nothing; it is required"
                 )
         elif not Path(value).exists() and not _may_be_on_the_hub(value):
-            hint = _near_path(Path(value))
+            hint = near_path(Path(value))
             faults.append(
                 f"--{name}: {value} does not exist and is not a Hub id (owner/name){hint}"
             )

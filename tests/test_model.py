@@ -193,3 +193,14 @@ def test_an_exported_model_stops_where_it_was_trained_to_and_decodes_greedily(tm
     assert written.pad_token_id == 3
     assert not written.do_sample
     assert stop_token_id(str(tmp_path), SimpleNamespace(eos_token_id=9)) == 5
+
+
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_looked_for_beside(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "qwen-math").mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"no network.*did you mean models/qwen-math"):
+        local_model_dir("models/qwen-maths")

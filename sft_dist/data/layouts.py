@@ -14,10 +14,11 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sft_dist.data.rows import SUFFIXES
-from sft_dist.errors import DataError
+from sft_dist.errors import DataError, near_path
 
 Split = Literal["train", "test"]
 
@@ -202,7 +203,7 @@ def _download(path: str) -> str:
     if not _HUB_ID.fullmatch(path):
         raise DataError(
             f"no data at {path}. Tried:\n{tried}\nExpected the MATH directory, a directory or "
-            "file of JSON, JSONL or parquet, or a Hub id such as owner/name."
+            f"file of JSON, JSONL or parquet, or a Hub id such as owner/name{near_path(Path(path))}"
         )
     import huggingface_hub  # here: a local path must not pay for it
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -215,5 +216,6 @@ def _download(path: str) -> str:
             f"no data at {path}. Tried:\n{tried}\n  Hugging Face data set {path}: "
             f"{type(error).__name__}: {str(error).splitlines()[0]}\n"
             "Correct the path, or download the data set where there is a network and give its "
-            "directory (in the cache it is also found with HF_HUB_OFFLINE=1)."
+            "directory (in the cache it is also found with HF_HUB_OFFLINE=1)"
+            f"{near_path(Path(path))}"
         ) from error

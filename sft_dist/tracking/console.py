@@ -12,6 +12,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
+SAME_ON_ALL_RANKS = ("sft_dist.data", "sft_dist.preparation")
+"""Every rank reads the same data: rank 0's warnings about it are those of all."""
+
 
 def set_up_logging(*, rank: int, debug: bool = False) -> None:
     """Rank 0 at INFO on standard error (DEBUG with `--debug`), the others from WARNING on."""
@@ -20,6 +23,9 @@ def set_up_logging(*, rank: int, debug: bool = False) -> None:
     level = logging.WARNING if rank else logging.DEBUG if debug else logging.INFO
     for name in ("sft_dist", "__main__"):  # the libraries' own chatter stays at WARNING
         logging.getLogger(name).setLevel(level)
+    if rank:
+        for name in SAME_ON_ALL_RANKS:
+            logging.getLogger(name).setLevel(logging.ERROR)
     if not debug:
         _quiet_libraries()
 
