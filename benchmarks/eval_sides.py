@@ -63,9 +63,10 @@ class VllmWithoutEntropySide(VllmSide):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
-        from sft_dist.evaluation import vllm_generator
+        from sft_dist.evaluation.vllm_extension import ENTROPIES as log
+        from sft_dist.evaluation.vllm_generator import _import_vllm
 
-        vllm, log = vllm_generator._import_vllm(), vllm_generator._ENTROPIES
+        vllm = _import_vllm()
         plain = vllm.LLM
 
         def engine(**options: Any) -> Any:

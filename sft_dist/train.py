@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
-    from sft_dist.runtime.garbage import pause_collector
+    from sft_dist.garbage import pause_collector
     from sft_dist.runtime.stopping import stop_on_signals, stop_with_parent
 
     stop_with_parent()
@@ -87,9 +87,9 @@ def train_together(
 ) -> tuple["TrainingLoop", "TrainState"]:
     """What the ranks do with one another: to the last step, or to an agreed stop."""
     from sft_dist.ending import end_stuck, fail
+    from sft_dist.garbage import resume_collector
     from sft_dist.opening import open_run_dir, starting_point
     from sft_dist.runtime.distributed import distributed
-    from sft_dist.runtime.garbage import resume_collector
     from sft_dist.runtime.watch import watched
 
     seconds = config.engine.collective_timeout

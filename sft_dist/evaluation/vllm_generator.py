@@ -1,7 +1,8 @@
-"""Decoding with vLLM: one engine in this process for the whole run. The only importer of vllm.
+"""Decoding with vLLM: one engine in this process for the whole run.
 
-Written against vLLM 0.32. On GPU everything here is untested: the V1 model runner is forced there
-(`VLLM_USE_V2_MODEL_RUNNER=0`), because the newer one has another interface for logits processors.
+With `vllm_extension.py` the only importer of vllm. Written against vLLM 0.32. On GPU everything
+here is untested: the V1 model runner is forced there (`VLLM_USE_V2_MODEL_RUNNER=0`), because the
+newer one has another interface for logits processors.
 """
 
 import gc
@@ -9,16 +10,12 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sft_dist.errors import EvaluationError
 from sft_dist.evaluation.decoding import TokenizerLoader, draw_seed, response_text
 from sft_dist.evaluation.engine_options import EngineOptions, architecture, prepare_environment
-from sft_dist.evaluation.entropy_log import EntropyLog
 from sft_dist.evaluation.generator import (
     VLLM_NOT_INSTALLED,
     Completion,
@@ -28,14 +25,10 @@ from sft_dist.evaluation.generator import (
     prompt_overflow,
 )
 from sft_dist.evaluation.request import Problem, Sampling
-from sft_dist.evaluation.weight_proof import WeightsOnDisk, mismatches
+from sft_dist.evaluation.vllm_extension import ROW_KEY, ReloadExtension
+from sft_dist.evaluation.weight_proof import WeightsOnDisk
 
 logger = logging.getLogger(__name__)
-
-_ROW_KEY = "sft_dist_row"
-
-_ENTROPIES = EntropyLog()
-"""Of the engine in this process: vLLM makes the logits processor, and takes only its name."""
 
 
 class VllmGenerator:
@@ -132,7 +125,7 @@ class VllmGenerator:
                 enforce_eager=options.enforce_eager,
                 enable_prefix_caching=False,  # one more thing a reload could leave stale
                 worker_extension_cls=f"{ReloadExtension.__module__}.{ReloadExtension.__name__}",
-                logits_processors=[f"{__name__}:EntropyRecorder"],
+                logits_processors=[f"{ReloadExtension.__module__}:EntropyRecorder"],
                 tensor_parallel_size=options.tensor_parallel,
                 seed=0,
             )
@@ -207,7 +200,7 @@ def _sampling_params(row: int, draw: Draw, sampling: Sampling, limit: int) -> An
         ignore_eos=True,  # stop where the request says, nowhere else
         seed=draw_seed(sampling, draw) if sampling.temperature > 0 else None,
         detokenize=False,
-        extra_args={_ROW_KEY: row},
+        extra_args={ROW_KEY: row},
     )
 
 
@@ -218,43 +211,6 @@ def _cache_bytes(options: EngineOptions, config: dict[str, Any]) -> int | None:
     return options.cpu_cache_bytes(config) if current_platform.is_cpu() else None
 
 
-class ReloadExtension:
-    """Methods that vLLM mixes into its worker; `collective_rpc` calls them."""
-
-    rank: int
-    model_runner: Any
-    reload_weights: Any
-
-    def sft_reload(self, model_dir: str) -> None:
-        """Load other weights in place, and repair what vLLM 0.32 leaves stale.
-
-        On CPU the head is packed into a closure when the model is built. A tied head "loads
-        nothing" on reload, so the closure keeps the old matrix although every tensor is new.
-        """
-        from vllm.platforms import current_platform
-
-        self.reload_weights(weights_path=model_dir)
-        if current_platform.is_cpu():
-            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-
-            dispatch_cpu_unquantized_gemm(
-                self.model_runner.get_model().lm_head, remove_weight=False
-            )
-
-    def sft_mismatches(self, model_dir: str) -> list[str]:
-        """Where this process's part of the model differs from the files."""
-        weights = WeightsOnDisk(Path(model_dir))
-        return mismatches(self.model_runner.get_model(), weights, sees_logits=self.rank == 0)
-
-    def sft_clear_entropies(self) -> None:
-        """Forget the entropies of the requests before."""
-        _ENTROPIES.clear()
-
-    def sft_mean_entropies(self, num_tokens: list[int]) -> list[float | None]:
-        """Mean entropy of each request, of so many tokens."""
-        return _ENTROPIES.means(num_tokens) if self.rank == 0 else []
-
-
 def _import_vllm() -> Any:
     prepare_environment()
     try:
@@ -262,43 +218,3 @@ def _import_vllm() -> Any:
     except ImportError as error:
         raise EvaluationError(f"{VLLM_NOT_INSTALLED} ({error})") from error
     return vllm
-
-
-def __getattr__(name: str) -> Any:
-    """`EntropyRecorder`, by which vLLM's processes find it; made when vLLM is there."""
-    if name == "EntropyRecorder":
-        return _entropy_processor(_ENTROPIES)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@cache
-def _entropy_processor(log: EntropyLog) -> type:
-    """A vLLM logits processor that changes nothing and notes the entropies of what passes.
-
-    It sees the raw logits in float32, before temperature and truncation.
-    """
-    from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
-
-    class EntropyRecorder(LogitsProcessor):
-        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
-            self._requests: dict[int, tuple[int, list[int]]] = {}  # batch index -> row, tokens
-
-        def is_argmax_invariant(self) -> bool:
-            return False  # vLLM skips invariant processors when decoding greedily
-
-        def update_state(self, batch_update: Any) -> None:
-            process_dict_updates(
-                self._requests,
-                batch_update,
-                lambda params, _prompt, tokens: (params.extra_args[_ROW_KEY], tokens),
-            )
-
-        def apply(self, logits: torch.Tensor) -> torch.Tensor:
-            indices = sorted(self._requests)
-            # The list of tokens is the engine's own, so its length is the position now sampled.
-            entries = [self._requests[index] for index in indices]
-            places = [(row, len(tokens)) for row, tokens in entries]
-            log.append(places, logits[indices] if len(indices) < len(logits) else logits)
-            return logits
-
-    return EntropyRecorder

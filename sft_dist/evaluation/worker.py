@@ -25,7 +25,7 @@ from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.generator import Generator
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.serving import EvaluationWorker
-from sft_dist.runtime.garbage import pause_collector, resume_collector
+from sft_dist.garbage import pause_collector, resume_collector
 
 logger = logging.getLogger(__name__)
 

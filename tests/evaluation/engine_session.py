@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sft_dist.errors import EvaluationError, ModelError
-from sft_dist.evaluation import entropy_log, vllm_generator
+from sft_dist.evaluation import entropy_log, vllm_extension
 from sft_dist.evaluation.engine_options import architecture
 from sft_dist.evaluation.request import Sampling
 from sft_dist.evaluation.self_test import reload_fault
-from sft_dist.evaluation.vllm_generator import EngineOptions, ReloadExtension, VllmGenerator
+from sft_dist.evaluation.vllm_extension import ReloadExtension
+from sft_dist.evaluation.vllm_generator import EngineOptions, VllmGenerator
 from tests.evaluation.models import GREEDY, problem, problems
 
 HEAD = "the packed head"
@@ -80,7 +81,7 @@ def main(models: Path, out: Path) -> None:
     (record["stale"],) = engine._llm.collective_rpc("sft_mismatches", args=(str(models / "m1"),))
     record["m1 with the head of m2"] = decode(problems(6))
 
-    repaired, proof = ReloadExtension.sft_reload, vllm_generator.mismatches
+    repaired, proof = ReloadExtension.sft_reload, vllm_extension.mismatches
     for name in (HEAD, *STALE_PARAMETERS):
         engine.load(models / "m2")
         ReloadExtension.sft_reload = stale_reload(name, repaired)
@@ -100,9 +101,9 @@ def main(models: Path, out: Path) -> None:
     record["self-test"] = self_test()
     record["self-test of a wide model"] = self_test(models / "wide")
     ReloadExtension.sft_reload = stale_reload(HEAD, repaired)
-    vllm_generator.mismatches = lambda *_, **__: []  # a proof that sees nothing
+    vllm_extension.mismatches = lambda *_, **__: []  # a proof that sees nothing
     record["self-test of a stale head"] = self_test()
-    ReloadExtension.sft_reload, vllm_generator.mismatches = repaired, proof
+    ReloadExtension.sft_reload, vllm_extension.mismatches = repaired, proof
 
     engine.load(models / "m1")
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from sft_dist.runtime.garbage import pause_collector, resume_collector
+from sft_dist.garbage import pause_collector, resume_collector
 
 
 @pytest.fixture(autouse=True)
