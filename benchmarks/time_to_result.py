@@ -25,6 +25,8 @@ from launch.demo.__main__ import RECIPE, make_inputs
 from sft_dist.tracking.record import read_rows
 
 SIDES = ("ours", "plain")
+PATHS = ("model_path", "data_path", "dir", "output")
+"""Arguments recorded by their last name: where they lay says nothing."""
 
 
 def main() -> None:
@@ -153,8 +155,10 @@ def report(runs: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace)
     if arguments.output:
         record = {
             "machine": describe_machine(1), "ratio": ratio, "runs": runs,
-            # Of a path the last name: where it lay says nothing.
-            "arguments": {n: str(value).rsplit("/", 1)[-1] for n, value in vars(arguments).items()},
+            "arguments": {
+                name: Path(value).name if name in PATHS and value else str(value)
+                for name, value in vars(arguments).items()
+            },
         }  # fmt: skip
         Path(arguments.output).write_text(json.dumps(record, indent=2) + "\n")
 

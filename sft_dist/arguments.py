@@ -78,12 +78,13 @@ def parse_evaluate_config(
     groups = {name: group for name, group in GROUPS.items() if name not in NOT_FOR_EVALUATION}
     reader = ArgumentReader("sft-evaluate", description, {**groups, "scoring": ScoringConfig})
     given = reader.read(argv)
-    if given.get("eval_data_path"):  # nothing else is read
-        given.setdefault("data_path", given["eval_data_path"])
     names = {f.name for f in fields(ScoringConfig)}
     scoring = ScoringConfig(**{name: given[name] for name in names & set(given)})
     # No engine is built: none need be installed.
-    config = from_flat({**(inherited or {}), **given, "engine": "torch"})
+    settings = {**(inherited or {}), **given, "engine": "torch"}
+    if not settings.get("data_path"):  # not read where problems are named
+        settings["data_path"] = settings.get("eval_data_path") or ""
+    config = from_flat(settings)
     asked = () if scoring.regrade or scoring.serve else checks
     reader.raise_faults(check(config) for check in asked)
     return config, scoring

@@ -3,9 +3,7 @@
 The message of each says what was expected, what was found and what to change.
 """
 
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
 
 class SftDistError(Exception):
@@ -48,15 +46,3 @@ class RanksError(SftDistError):
 
 class OutOfMemoryError(SftDistError):
     """The device, or the host, has no memory left for what was asked of it."""
-
-
-def near_path(path: Path) -> str:
-    """The end of a message on a missing `path`: what stands there under nearly its name, if any."""
-    while not path.parent.exists():
-        path = path.parent  # the first part that is not there
-    try:
-        beside = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sft_dist.attention import REGISTERED, attention_arguments, register_attentions
 from sft_dist.data.packing import MicroBatch
-from sft_dist.errors import ModelError, near_path
+from sft_dist.errors import ModelError
 from sft_dist.loss import LossHead, TokenScores
+from sft_dist.paths import near_path
 
 logger = logging.getLogger(__name__)
 

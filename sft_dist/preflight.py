@@ -151,7 +151,7 @@ def shared(config: TrainConfig, ranks: "Ranks", hosts: Sequence[str]) -> "Findin
     """Whether all ranks see one directory. Collective."""
     import shutil
 
-    from sft_dist.preflight_checks.disk import existing_parent
+    from sft_dist.paths import existing_parent
     from sft_dist.preflight_checks.shared_files import leave_mark, marks_seen, shared_finding
     from sft_dist.runtime.distributed import broadcast_text
 

@@ -55,19 +55,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(config: TrainConfig) -> None:
     """Run the job that `config` describes, from a fresh start or from a checkpoint."""
-    from sft_dist.garbage import pause_collector
+    from sft_dist.garbage import collector_paused
     from sft_dist.runtime.stopping import stop_on_signals, stop_with_parent
 
     stop_with_parent()
-    pause_collector()
     if config.evaluation.eval_placement == "shared":
         let_waiting_threads_sleep()
     with stop_on_signals() as stop:  # before all that takes time
-        from sft_dist.ending import finish
-        from sft_dist.preparation import prepare
-        from sft_dist.runtime.distributed import use_deterministic_kernels
-        from sft_dist.tracking.console import set_up_logging
-        from sft_dist.tracking.startup import StartupTimes
+        with collector_paused():
+            from sft_dist.ending import finish
+            from sft_dist.preparation import prepare
+            from sft_dist.runtime.distributed import use_deterministic_kernels
+            from sft_dist.tracking.console import set_up_logging
+            from sft_dist.tracking.startup import StartupTimes
 
         startup = StartupTimes()
         set_up_logging(rank=rank_from_environment(), debug=config.tracking.debug)
@@ -87,7 +87,6 @@ def train_together(
 ) -> tuple["TrainingLoop", "TrainState"]:
     """What the ranks do with one another: to the last step, or to an agreed stop."""
     from sft_dist.ending import end_stuck, fail
-    from sft_dist.garbage import resume_collector
     from sft_dist.opening import open_run_dir, starting_point
     from sft_dist.runtime.distributed import distributed
     from sft_dist.runtime.watch import watched
@@ -102,7 +101,6 @@ def train_together(
             watch.last_words = lambda: end_stuck(watch, ranks, run_dir)
             startup.done("ranks")
             loop = build(config, prepared, ranks, run_dir, stop, checkpoint, state, startup, watch)
-            resume_collector()
             return loop, loop.run(state)
         except BaseException as error:
             shown = fail(error, config, ranks, watch, run_dir=opened, loop=loop)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from sft_dist.config import PromptName, TrainConfig
-from sft_dist.errors import near_path
+from sft_dist.paths import near_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 AT_LEAST_ONE = (
@@ -71,6 +71,8 @@ def _path_faults(config: TrainConfig) -> list[str]:
     faults = []
     for name, required in (("model_path", True), ("data_path", True), ("eval_data_path", False)):
         value = config.flat()[name]
+        if name == "data_path" and value and value == config.data.eval_data_path:
+            continue  # said of that
         if not value:
             if required:
                 faults.append(

@@ -23,7 +23,7 @@ MAX_LINES = 300
 ROOMS = ["engines", "evaluation", "tracking", "runtime", "checkpoint", "functions"]
 LAYERS = [
     ["config", "errors"],
-    ["durable", "garbage"],
+    ["durable", "garbage", "paths"],
     ["arguments", "validation"],
     ["grading"],
     [
@@ -136,7 +136,7 @@ def test_settings_and_their_faults_need_nothing_but_settings():
     needed = {
         other for _, own, other in edges() if own in ("config", "errors", "arguments", "validation")
     }
-    assert needed <= {"config", "errors"}
+    assert needed <= {"config", "errors", "paths"}
 
 
 def test_only_commands_read_the_command_line():

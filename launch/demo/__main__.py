@@ -55,14 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     _make_room(options.output_dir)
     make_inputs(options.output_dir, seed=options.seed, shuffle_answers=options.shuffle_answers)
-    command = training_command(
-        options.output_dir,
-        seed=options.seed,
-        num_processes=options.num_processes or default_processes(),
-    )
+    processes = options.num_processes or default_processes()
+    command = training_command(options.output_dir, seed=options.seed, num_processes=processes)
     print("demo:", shlex.join(command), flush=True)
-    # As torchrun would set it, with eight lines about it.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # As torchrun would set it for several processes, with lines about it.
+    threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
+    environment = {**threads, **os.environ}
     exit_code = subprocess.run(command, check=False, env=environment).returncode
     run_dir = options.output_dir / "run"
     if exit_code != 0:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from sft_dist.data.rows import SUFFIXES
-from sft_dist.errors import DataError, near_path
+from sft_dist.errors import DataError
+from sft_dist.paths import near_path
 
 Split = Literal["train", "test"]
 

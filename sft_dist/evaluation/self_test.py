@@ -36,8 +36,8 @@ VERSION = 2
 """To be raised with a change of this test or of how weights are reloaded."""
 NUM_LAYERS = 2
 VOCABULARY, SAME_REMAINDER = 4096, 1024
-"""Rows of embedding and head, or somewhat more: kernels are chosen by what a width is a multiple
-of. With Qwen2.5's 151,936 the test took 41 s beside training on two cores."""
+"""Rows of embedding and head, or somewhat more: a CPU's kernels are chosen by what a width is a
+multiple of. With Qwen2.5's 151,936 the test took 41 s beside training on two cores."""
 NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 4, 12, 16
 ENTROPY_TOLERANCE = 1e-3
 """Nats. The same kernels on the same numbers; a stale matrix moves it a hundred times as far."""

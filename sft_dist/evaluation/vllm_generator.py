@@ -27,6 +27,7 @@ from sft_dist.evaluation.generator import (
 from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.vllm_extension import ROW_KEY, ReloadExtension
 from sft_dist.evaluation.weight_proof import WeightsOnDisk
+from sft_dist.garbage import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ class VllmGenerator:
     def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
         self.close()
         vllm = _import_vllm()
-        gc.freeze()  # vLLM collects nine times on the way: 1.5 s with all that imports have made
+        # vLLM collects nine times on the way: 1.5 s with all that imports have made. Its shutdown
+        # undoes this.
+        gc.collect()
+        gc.freeze()
         options = self._options
         try:
             self._llm = vllm.LLM(
@@ -214,7 +218,9 @@ def _cache_bytes(options: EngineOptions, config: dict[str, Any]) -> int | None:
 def _import_vllm() -> Any:
     prepare_environment()
     try:
-        import vllm
+        with collector_paused():
+            import vllm
+            from vllm import LLM  # noqa: F401 - loaded at its first mention only
     except ImportError as error:
         raise EvaluationError(f"{VLLM_NOT_INSTALLED} ({error})") from error
     return vllm

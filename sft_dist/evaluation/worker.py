@@ -25,7 +25,7 @@ from sft_dist.evaluation.claims import Claimer
 from sft_dist.evaluation.generator import Generator
 from sft_dist.evaluation.queue import EvaluationQueue
 from sft_dist.evaluation.serving import EvaluationWorker
-from sft_dist.garbage import pause_collector, resume_collector
+from sft_dist.garbage import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     _log_to_stderr()
     os.nice(arguments.nice)  # before there are threads: they inherit it
-    pause_collector()
     stop, leave = threading.Event(), threading.Event()
     claimer = Claimer(
         EvaluationQueue(arguments.run_dir),
         arguments.worker_id,
         stale_seconds=arguments.stale_seconds,
     )
-    generator = build_generator(arguments, reload_fault=self_test(arguments))
+    with collector_paused():  # the imports; engines collect what they leave by themselves
+        generator = build_generator(arguments, reload_fault=self_test(arguments))
     worker = EvaluationWorker(
         claimer,
         generator,
@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         threading.Thread(target=_watch_stdin, args=(ending,), daemon=True).start()
     threading.Thread(target=_leave_late, args=(worker, stop), daemon=True).start()
     _warm_up(generator, arguments.warm_model)
-    resume_collector()
     worker.run()
     if arguments.tensor_parallel > 1:  # else no process of the engine outlives this one
         generator.close()
@@ -95,7 +94,7 @@ def self_test(arguments: argparse.Namespace) -> str | None:
     # Whatever the test's own models cannot do, the run's may; where there is no engine at all, the
     # first request says so.
     except Exception as error:
-        logger.debug("the self-test failed", exc_info=True)
+        logger.warning("the self-test failed", exc_info=True)
         fault = f"the self-test could not be made: {error!r}"
     if fault is not None:
         logger.error("self-test: %s; each evaluation gets a new engine", fault)

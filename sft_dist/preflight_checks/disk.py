@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sft_dist.config import TrainConfig, bytes_per_weight
 from sft_dist.data.sampler import BatchPlan
+from sft_dist.paths import existing_parent
 from sft_dist.preflight_checks.findings import Finding, gib
 
 MASTER_AND_MOMENTS = 12
@@ -43,11 +44,3 @@ def disk_finding(config: TrainConfig, plan: BatchPlan, num_parameters: int) -> F
         advice = f"--keep_last_n_checkpoints {fits}" if fits > 0 else "another --output_dir"
         return Finding("disk", "no-go", f"{text}; take {advice}")
     return Finding("disk", "warning" if free < ROOM * needed else "ok", text)
-
-
-def existing_parent(path: Path) -> Path:
-    """The path itself or the nearest directory above it that exists."""
-    path = path.absolute()
-    while not path.is_dir():
-        path = path.parent
-    return path

@@ -40,7 +40,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Where a CPU is shared by training and evaluation: call before torch is loaded.
+    """Where training and evaluation share a host: call before torch is loaded.
 
     OpenMP's threads spin while they wait for one another, on cores that the other process needs.
     An evaluation of 256 answers beside two ranks on two cores: 11 processor-seconds, asleep 1.2.

@@ -12,7 +12,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
-SAME_ON_ALL_RANKS = ("sft_dist.data", "sft_dist.preparation")
+SAME_ON_ALL_RANKS = (
+    "sft_dist.data.contamination", "sft_dist.data.dataset", "sft_dist.data.layouts",
+    "sft_dist.data.tokenization", "sft_dist.preparation",
+)  # fmt: skip
 """Every rank reads the same data: rank 0's warnings about it are those of all."""
 
 
