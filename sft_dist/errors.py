@@ -6,6 +6,11 @@ The message of each says what was expected, what was found and what to change.
 from collections.abc import Sequence
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 rank`, `2 ranks`: for messages."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class SftDistError(Exception):
     """Base class: the commands print its message without a traceback."""
 
@@ -15,9 +20,10 @@ class ConfigError(SftDistError):
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = list(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         lines = [f"  {i}. {fault}" for i, fault in enumerate(self.faults, 1)]
-        super().__init__("\n".join([f"{count} in the configuration:", *lines]))
+        super().__init__(
+            "\n".join([f"{counted(len(self.faults), 'fault')} in the configuration:", *lines])
+        )
 
 
 class DataError(SftDistError):

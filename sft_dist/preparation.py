@@ -14,7 +14,7 @@ from sft_dist.data.records import MathExample
 from sft_dist.data.sampler import BatchPlan
 from sft_dist.data.token_cache import resolved_cache_dir
 from sft_dist.data.tokenization import TokenizedExample, tokenize_examples
-from sft_dist.errors import ConfigError
+from sft_dist.errors import ConfigError, counted
 from sft_dist.evaluation.placement import gpus, reserved_fault
 from sft_dist.model import load_tokenizer, local_model_dir, stop_token_id
 from sft_dist.runtime.launch_environment import (
@@ -125,7 +125,7 @@ def _describe(config: TrainConfig, plan: BatchPlan, warmup_steps: int, world_siz
         "as set"
         if batch.global_batch_size
         else f"{batch.batch_size} x {batch.gradient_accumulation_steps} accumulation x "
-        f"{world_size} rank{'s' * (world_size > 1)}"
+        f"{counted(world_size, 'rank')}"
     )
     logger.info("global batch %d: %s", plan.global_batch_size, how)
     logger.info(

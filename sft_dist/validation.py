@@ -27,10 +27,7 @@ NOT_NEGATIVE = (
 
 def config_faults(config: TrainConfig) -> list[str]:
     """One line for each setting that cannot be run: expected, found, what to change."""
-    return [
-        *setting_faults(config),
-        *run_dir_faults(config),
-    ]
+    return setting_faults(config) + run_dir_faults(config)
 
 
 def setting_faults(config: TrainConfig) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft_dist.config import bytes_per_weight
 from sft_dist.cpu_precision import faster_dtype
 from sft_dist.errors import ModelError
 
@@ -83,9 +84,9 @@ class EngineOptions:
         except KeyError:  # a configuration that nests its language model
             return CPU_CACHE_BYTES
         blocks = CPU_CACHE_SEQUENCES * math.ceil(self.model_len(config) / CPU_CACHE_BLOCK)
-        bytes_each = 4 if self.resolved_dtype(config) == "float32" else 2
+        per_token *= bytes_per_weight(self.resolved_dtype(config))
         # One block stays empty.
-        return min(CPU_CACHE_BYTES, (blocks + 1) * CPU_CACHE_BLOCK * per_token * bytes_each)
+        return min(CPU_CACHE_BYTES, (blocks + 1) * CPU_CACHE_BLOCK * per_token)
 
 
 def prepare_environment() -> None:

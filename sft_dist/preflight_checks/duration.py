@@ -1,7 +1,8 @@
 """How many steps, and how long they will take."""
 
 from sft_dist.data.sampler import BatchPlan
-from sft_dist.preflight_checks.findings import Finding, counted
+from sft_dist.errors import counted
+from sft_dist.preflight_checks.findings import Finding
 from sft_dist.preflight_checks.longest import LongestBatch
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sft_dist.errors import counted
+
 Level = Literal["ok", "note", "warning", "no-go"]
 
 
@@ -35,11 +37,6 @@ def render(findings: Sequence[Finding]) -> str:
 def is_go(findings: Sequence[Finding]) -> bool:
     """Whether nothing speaks against starting."""
     return all(finding.level != "no-go" for finding in findings)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 rank`, `2 ranks`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def gib(count: float) -> str:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft_dist.preflight_checks.findings import Finding, counted
+from sft_dist.errors import counted
+from sft_dist.preflight_checks.findings import Finding
 
 PATIENCE_SECONDS = 10.0
 """A network file system may show a new file some seconds late."""

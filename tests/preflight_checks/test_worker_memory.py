@@ -43,7 +43,7 @@ def test_no_worker_beside_training_takes_nothing(model, placement):
     assert worker_memory(configured(eval_placement=placement), model, PARAMETERS) == 0
 
 
-def test_ranks_share_what_the_worker_leaves(monkeypatch):
+def test_ranks_share_what_the_worker_leaves():
     free = available_memory(configured())
     less = available_memory(configured(), worker=2 * 2**30)
     assert free - less == pytest.approx(2**30, abs=2**28)  # of other processes, meanwhile

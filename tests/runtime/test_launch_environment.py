@@ -47,17 +47,15 @@ def test_the_trainer_sets_it_before_torch_is_loaded():
     """OpenMP reads it once, when torch loads it; afterwards it would be without effect."""
     code = """
 import sys
-import sft_dist.runtime.launch_environment as launch_environment
+import sft_dist.train as trainer
 from sft_dist.config import from_flat
-from sft_dist.train import train
 
 def seen():
     print("torch is loaded" if "torch" in sys.modules else "in time")
     raise SystemExit
 
-launch_environment.let_waiting_threads_sleep = sys.modules["sft_dist.train"].\
-    let_waiting_threads_sleep = seen
-train(from_flat({"model_path": "m", "data_path": "o/d"}))
+trainer.let_waiting_threads_sleep = seen
+trainer.train(from_flat({"model_path": "m", "data_path": "o/d"}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "in time", done.stderr
