@@ -42,7 +42,6 @@ def main() -> None:
 
 def attention(shape: dict[str, int]) -> dict[str, Any]:
     """Each kernel's packed log-probabilities against one example at a time; its tokens/s."""
-    register_attentions()
     device, dtype = default_device(), torch.bfloat16
     examples = examples_like_math(shape["tokens"], shape["vocabulary"])
     reference = scores_alone(model(shape, "eager", torch.float32, device), examples, device)
@@ -124,6 +123,7 @@ def kernels(device: torch.device) -> list[str]:
 
 
 def model(shape: dict[str, int], kernel: str, dtype: torch.dtype, device: torch.device) -> Any:
+    register_attentions()
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=shape["vocabulary"], hidden_size=shape["hidden"],

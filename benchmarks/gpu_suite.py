@@ -78,11 +78,13 @@ class Suite:
                         "cache_dir": directory / "cache"}  # fmt: skip
 
     def kernels(self) -> Any:
-        """Attention and loss, in a process of their own."""
+        """Attention, loss and layers, in processes of their own."""
         if self._gpus and find_spec("flash_attn") is None:
             self.untested.append("flash_attention_2: flash-attn is not installed")
-        small = [] if self._gpus else ["--small"]
-        return json.loads(self._run("benchmarks.gpu_kernels", small).splitlines()[-1])
+        small, shape = ([], "1.5b") if self._gpus else (["--small"], "demo")
+        found = json.loads(self._run("benchmarks.gpu_kernels", small).splitlines()[-1])
+        layers = self._run("benchmarks.lean_layers", [f"--shape={shape}"]).splitlines()[-1]
+        return found | {"lean layers": json.loads(layers)}
 
     def curve(self) -> dict[str, Any]:
         """Largest relative difference of a loss from plain torch on one rank, by engine and ranks.

@@ -73,9 +73,9 @@ def per_example_sdpa(
     A mask over the row would cost T^2; this costs the sum of the squares. Neighbours of one length
     are computed together.
     """
-    groups = query.shape[1] // key.shape[1]
-    # Repeated by hand: with enable_gqa torch 2.13 leaves its CPU flash kernel.
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        # Repeated by hand: with enable_gqa torch 2.13 leaves its CPU flash kernel.
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if example_lengths is None:
         return _causal(query, key, value, scaling).transpose(1, 2), None
     runs = [(length, len(list(same))) for length, same in itertools.groupby(example_lengths)]

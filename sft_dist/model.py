@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sft_dist.attention import REGISTERED, attention_arguments, register_attentions
 from sft_dist.data.packing import MicroBatch
 from sft_dist.errors import ModelError
+from sft_dist.lean_layers import make_lean
 from sft_dist.loss import LossHead, TokenScores
 from sft_dist.paths import near_path
 
@@ -23,22 +24,28 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class TokenScorer(nn.Module):
     """Micro-batch in, scores of its target tokens out: the one module an engine wraps."""
 
-    def __init__(self, causal_lm: nn.Module) -> None:
+    def __init__(self, causal_lm: nn.Module, *, lean: bool = True) -> None:
+        """`lean`: compute its layers by `lean_layers`, where those know them."""
         super().__init__()
         causal_lm.set_output_embeddings(LossHead.sharing(causal_lm.get_output_embeddings()))
         self.causal_lm = causal_lm
+        self._is_lean = lean and make_lean(causal_lm)
 
     def forward(self, batch: MicroBatch) -> TokenScores:
         """Scores of the micro-batch's N target tokens."""
         # No cache and no attention_mask: with either, transformers takes the packed row for one
         # sequence and examples see one another (transformers 5.19, masking_utils.py).
-        output = self.causal_lm.base_model(
+        arguments = attention_arguments(self.causal_lm.config._attn_implementation, batch)
+        if self._is_lean:
+            arguments["kept_positions"] = batch.target_positions
+        hidden = self.causal_lm.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
-            **attention_arguments(self.causal_lm.config._attn_implementation, batch),
-        )
-        hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.target_positions)
+            **arguments,
+        ).last_hidden_state.flatten(0, 1)
+        if not self._is_lean:
+            hidden = hidden.index_select(0, batch.target_positions)
         head = self.causal_lm.get_output_embeddings()
         return head(hidden, batch.target_ids, batch.target_weights)
 

@@ -23,13 +23,14 @@ MAX_LINES = 300
 ROOMS = ["engines", "evaluation", "tracking", "runtime", "checkpoint", "functions"]
 LAYERS = [
     ["config", "errors"],
-    ["durable", "garbage", "paths"],
+    ["cpu_allocator", "durable", "garbage", "paths"],
     ["arguments", "validation"],
     ["grading"],
     [
         "attention",
         "cpu_precision",
         "data",
+        "lean_layers",
         "loss",
         "loss_spikes",
         "model",

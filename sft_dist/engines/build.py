@@ -9,6 +9,7 @@ from torch import nn
 
 from sft_dist.attention import resolve_attention
 from sft_dist.config import TrainConfig
+from sft_dist.cpu_allocator import keep_freed_memory
 from sft_dist.cpu_precision import slow_dtype_advice
 from sft_dist.engines.ds_config import ds_config_path, load_ds_config
 from sft_dist.engines.protocol import Engine
@@ -34,6 +35,8 @@ def load_model(
         flash_attn_installed=find_spec("flash_attn") is not None,
     )
     logger.info("attention: %s (%s)", attention, reason)
+    if device.type == "cpu":
+        keep_freed_memory()
     advice = slow_dtype_advice(config.model.dtype)
     if advice is not None:
         logger.warning("%s", advice)

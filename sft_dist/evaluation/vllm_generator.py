@@ -106,8 +106,7 @@ class VllmGenerator:
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
         LAYERWISE_INFO.clear()  # its values hold its weak keys, the layers, and so the weights
-        gc.collect()
-        cleanup_dist_env_and_memory()
+        cleanup_dist_env_and_memory()  # collects garbage, then empties the device's cache
 
     def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
         self.close()

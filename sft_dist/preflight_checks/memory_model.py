@@ -8,20 +8,22 @@ processes were measured to take.
 Shapes: `T` tokens of a micro-batch, `N` of them with a loss, `D` hidden size, `V` vocabulary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sft_dist.config import bytes_per_weight
+from sft_dist.cpu_allocator import MMAPPED
+from sft_dist.lean_layers import can_be_lean
 from sft_dist.loss import CHUNK_ELEMENTS, CPU_BLOCK_ELEMENTS
 
 FLOAT32 = 4
-MMAPPED = 2**25
-"""Bytes from which on glibc gives freed memory back whatever else it does (mallopt(3))."""
-KEPT_FREED = {"torch": 0.43, "deepspeed": 0.81, "fsdp": 0.64}
-"""Of a CPU step's tensors that come and go, as many as they would be in float32: the share that
-glibc keeps after they were freed, in pieces that later ones do not fit. The only fitted numbers
-here: to the rows of one rank, 10 M and 41 M, in benchmarks/README.md; its other rows are
-predictions."""
+KEPT_FREED = {"torch": 0.6, "deepspeed": 0.6, "fsdp": 0.72}
+"""Of a CPU step's tensors that come and go: the share that glibc keeps after they were freed, in
+pieces that later ones do not fit."""
+KEPT_BUCKETS = 1.7
+"""The same of DeepSpeed's bucket, which comes and goes in each micro-batch. With the shares above
+the only fitted numbers here: to the rows of one rank, 10 M and 41 M, in benchmarks/README.md; its
+other rows are predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class ModelShape:
     """Elements of the largest parameter: the embedding."""
     layer: int
     """Parameters of one layer."""
+    lean: bool = True
+    """Whether its layers are computed by `lean_layers`."""
 
     @classmethod
     def of(cls, model: Any) -> "ModelShape":
@@ -55,6 +59,7 @@ class ModelShape:
             vocabulary=config.vocab_size,
             largest=max(sizes),
             layer=sum(p.numel() for p in model.base_model.layers[0].parameters()),
+            lean=can_be_lean(model),
         )
 
 
@@ -165,35 +170,43 @@ def _gradients(model: ModelShape, step: StepShape) -> tuple[int, int, int]:
 
 def _activations(model: ModelShape, step: StepShape) -> int:
     """What the layers keep for the backward pass."""
-    per_layer = sum(_layer_tensors(model, step))
-    if not step.activation_checkpointing:
-        return per_layer * model.num_layers
-    return step.tokens * step.width * model.hidden * model.num_layers + per_layer
+    layers = _kept_layers(model, step)
+    if step.activation_checkpointing:
+        return step.tokens * step.width * model.hidden * model.num_layers + sum(layers[0])
+    return sum(map(sum, layers))
 
 
-def _layer_tensors(model: ModelShape, step: StepShape) -> list[int]:
+def _kept_layers(model: ModelShape, step: StepShape) -> list[list[int]]:
+    """Bytes of each tensor that each layer saves; of a lean last one some are of targets alone."""
+    last = min(step.target_tokens, step.tokens) if model.lean else step.tokens
+    rows = [step.tokens] * (model.num_layers - 1) + [last]
+    return [_layer_tensors(model, step, after_attention) for after_attention in rows]
+
+
+def _layer_tensors(model: ModelShape, step: StepShape, after_attention: int) -> list[int]:
     """Bytes of each tensor that a Qwen2 or Llama layer saves (read in transformers 5.19's code).
 
-    Each of two norms: its float32 input, the normalised value, the output. Attention: query, key
-    and value as the kernel reads them, its output and that made contiguous. MLP: gate, its
-    activation, up and their product.
+    Attention: query, key and value as the kernel reads them, its output and that made contiguous.
+    MLP: gate, its activation, up and their product. Each of two norms: its float32 input, the
+    normalised value, the output. A lean norm: its input and its output; and on a GPU, a lean MLP
+    does without the activation. What follows attention has `after_attention` rows.
     """
-    norms = 2 * [FLOAT32 * model.hidden, step.width * model.hidden, step.width * model.hidden]
-    attention = 5 * [step.width * model.attention]
-    mlp = 4 * [step.width * model.intermediate]
-    return [step.tokens * size for size in norms + attention + mlp]
+    hidden, widest = step.width * model.hidden, step.width * model.intermediate
+    norm = [hidden] * 2 if model.lean else [FLOAT32 * model.hidden, hidden, hidden]
+    mlp = [widest] * (3 if model.lean and step.cuda else 4)
+    before = norm + 4 * [step.width * model.attention]
+    after = [step.width * model.attention, *norm, *mlp]
+    return [step.tokens * size for size in before] + [after_attention * size for size in after]
 
 
 def _kept_freed(model: ModelShape, step: StepShape) -> int:
-    """What the CPU's allocator holds beside the tensors.
-
-    It was measured to be the same in bfloat16 as in float32: there the same tensors go through
-    float32 on their way (norms, softmax), and pieces of two sizes fit one another worse.
-    """
-    wide = replace(step, dtype="float32")
-    pieces = [size for size in _layer_tensors(model, wide) if size < MMAPPED]
-    layers = 1 if step.activation_checkpointing else model.num_layers
-    return int(KEPT_FREED[step.engine] * (layers * sum(pieces) + _logits(model, wide)))
+    """What the CPU's allocator holds beside the tensors."""
+    layers = _kept_layers(model, step)[: 1 if step.activation_checkpointing else None]
+    pieces = [size for layer in layers for size in layer if size < MMAPPED]
+    kept = KEPT_FREED[step.engine] * (sum(pieces) + _logits(model, step))
+    if step.engine == "deepspeed":
+        kept += KEPT_BUCKETS * step.width * min(model.num_parameters, step.bucket)
+    return int(kept)
 
 
 def _in_backward(model: ModelShape, step: StepShape) -> int:
