@@ -45,9 +45,9 @@ METRICS: dict[str, Metric] = {
     ),
     "perf/mfu": Metric(
         "share",
-        "(6 x parameters x tokens + attention) / step_seconds / bf16 peak; known GPUs only. As of a "
-        "step that computes everything: the head and what follows the last layer's attention are "
-        "left out for prompt tokens, and count nevertheless.",
+        "(6 x parameters x tokens + attention) / step_seconds / bf16 peak; known GPUs only. As of "
+        "a step that computes everything: the head and what follows the last layer's attention are "
+        "not computed for prompt tokens, and count anyway.",
     ),
     "perf/memory_gib": Metric(
         "GiB",
