@@ -139,7 +139,7 @@ def model(shape: dict[str, int], kernel: str, dtype: torch.dtype, device: torch.
 
 
 def scores_alone(causal_lm: Any, examples: list[TokenizedExample], device: torch.device) -> Tensor:
-    scorer = TokenScorer(causal_lm)
+    scorer = TokenScorer(causal_lm, lean=False)  # transformers' own layers
     with torch.no_grad():
         return torch.cat([scorer(pack([e]).to(device)).log_probs.cpu() for e in examples])
 

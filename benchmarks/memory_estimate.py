@@ -48,7 +48,7 @@ ENGINES = (("torch", 0), ("deepspeed", 2), ("fsdp", 0))
 EXAMPLES_IN_ROW = 4
 RETURN_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 """Makes glibc give freed memory back at once, so that what tensors take is measured. It costs time,
-so runs do not do it: as it comes, it keeps freed ones of less than 32 MiB in pieces."""
+so runs do not do it: they keep freed ones of less than 32 MiB, in pieces."""
 
 
 def write_model(size: Size, directory: Path) -> ModelShape:

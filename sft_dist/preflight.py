@@ -108,7 +108,7 @@ def all_findings(
     findings = software_findings(config, described)
     # Not one of the faults that end it at once: whoever plans a second run has the first one's.
     findings += [Finding("run directory", "no-go", fault) for fault in run_dir_faults(config)]
-    model = model_shape(prepared.model_dir)
+    model = model_shape(prepared.model_dir, compiled=config.model.compile)
     longest = find_longest(
         prepared.examples,
         prepared.plan,

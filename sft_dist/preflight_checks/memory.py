@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,15 @@ TRUST = 0.15
 """How far estimate and measurement may differ before that is said."""
 
 
-def model_shape(model_dir: Path) -> ModelShape:
-    """The shape of a model, from its configuration alone."""
+def model_shape(model_dir: Path, *, compiled: bool) -> ModelShape:
+    """The shape of a model, from its configuration alone; compiled layers are never lean."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        return ModelShape.of(
+        shape = ModelShape.of(
             AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
         )
+    return replace(shape, lean=shape.lean and not compiled)
 
 
 def step_shape(

@@ -21,7 +21,7 @@ KEPT_FREED = {"torch": 0.6, "deepspeed": 0.6, "fsdp": 0.72}
 """Of a CPU step's tensors that come and go: the share that glibc keeps after they were freed, in
 pieces that later ones do not fit."""
 KEPT_BUCKETS = 1.7
-"""The same of DeepSpeed's bucket, which comes and goes in each micro-batch. With the shares above
+"""What DeepSpeed holds on a CPU beside all that is known here, in buckets. With the shares above
 the only fitted numbers here: to the rows of one rank, 10 M and 41 M, in benchmarks/README.md; its
 other rows are predictions."""
 

@@ -5,12 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.lean_layers import kept_bytes
+from sft_dist.data.packing import micro_batches
+from sft_dist.model import TokenScorer
 from sft_dist.preflight_checks.memory_model import (
     KEPT_FREED,
     ModelShape,
     StepShape,
     estimate_memory,
 )
+from sft_dist.preflight_checks.probe_worker import examples_of
 from tests.tiny import tiny_model
 
 SHAPE = ModelShape(
@@ -23,28 +27,11 @@ STEP = StepShape(
 )  # fmt: skip
 
 
-def kept_bytes(dtype, num_tokens, *, lean):
+def bytes_kept(dtype, num_tokens, *, lean):
     """Bytes of the tensors that autograd keeps after a forward pass, parameters apart."""
-    from sft_dist.data.packing import micro_batches
-    from sft_dist.model import TokenScorer
-    from sft_dist.preflight_checks.probe_worker import examples_of
-
-    model = TokenScorer(tiny_model(dtype=dtype), lean=lean)
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def note(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
     examples, positions = examples_of([[(num_tokens // 4, 20)] * 4])
     (batch,) = micro_batches(examples, positions)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        scores = model(batch)
-    assert scores.loss.requires_grad
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept_bytes(TokenScorer(tiny_model(dtype=dtype), lean=lean), batch)
 
 
 @pytest.mark.parametrize("lean", [True, False])
@@ -60,7 +47,7 @@ def test_activations_are_what_autograd_keeps(name, dtype, lean):
     )
     estimated = estimate_memory(shape, step).parts["activations"]
     # The last norm, the rotary table and the statistics of the norms are not in the formula.
-    assert estimated <= kept_bytes(dtype, 400, lean=lean) <= 1.25 * estimated
+    assert estimated <= bytes_kept(dtype, 400, lean=lean) <= 1.25 * estimated
 
 
 def test_zero_shards_what_it_says():
