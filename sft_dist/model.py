@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sft_dist.attention import REGISTERED, attention_arguments, register_attentions
 from sft_dist.data.packing import MicroBatch
 from sft_dist.errors import ModelError
+from sft_dist.garbage import collector_paused
 from sft_dist.lean_layers import make_lean
 from sft_dist.loss import LossHead, TokenScores
 from sft_dist.paths import near_path
@@ -75,7 +76,8 @@ def load_tokenizer(model_path: str) -> Any:
     Raises:
         ModelError: when there is none that loads.
     """
-    from transformers import AutoTokenizer
+    with collector_paused():
+        from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(model_path)

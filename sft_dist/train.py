@@ -63,8 +63,6 @@ def train(config: TrainConfig) -> None:
         let_waiting_threads_sleep()
     with stop_on_signals() as stop:  # before all that takes time
         with collector_paused():
-            from transformers import AutoTokenizer  # noqa: F401 - else loaded by `prepare`
-
             from sft_dist.ending import finish
             from sft_dist.preparation import prepare
             from sft_dist.runtime.distributed import use_deterministic_kernels

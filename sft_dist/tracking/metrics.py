@@ -60,9 +60,7 @@ METRICS: dict[str, Metric] = {
     "perf/save_stall_seconds": Metric(
         "s", "Time that rank 0 stood still for saving, between the row before and this step."
     ),
-    "startup/imports_seconds": Metric(
-        "s", "Process start to settings read, torch and transformers imported."
-    ),
+    "startup/imports_seconds": Metric("s", "Process start to settings read and torch imported."),
     "startup/data_seconds": Metric("s", "Reading and tokenising the data, or reading the cache."),
     "startup/ranks_seconds": Metric("s", "Process group, run directory, checkpoint to resume."),
     "startup/observers_seconds": Metric("s", "Record, wandb, start of the evaluation worker."),

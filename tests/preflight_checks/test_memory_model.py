@@ -27,7 +27,7 @@ STEP = StepShape(
 )  # fmt: skip
 
 
-def bytes_kept(dtype, num_tokens, *, lean):
+def kept_after(dtype, num_tokens, *, lean):
     """Bytes of the tensors that autograd keeps after a forward pass, parameters apart."""
     examples, positions = examples_of([[(num_tokens // 4, 20)] * 4])
     (batch,) = micro_batches(examples, positions)
@@ -47,7 +47,7 @@ def test_activations_are_what_autograd_keeps(name, dtype, lean):
     )
     estimated = estimate_memory(shape, step).parts["activations"]
     # The last norm, the rotary table and the statistics of the norms are not in the formula.
-    assert estimated <= bytes_kept(dtype, 400, lean=lean) <= 1.25 * estimated
+    assert estimated <= kept_after(dtype, 400, lean=lean) <= 1.25 * estimated
 
 
 def test_zero_shards_what_it_says():
