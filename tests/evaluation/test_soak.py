@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -29,8 +30,10 @@ def start(run_dir, models):
 def living_worker(trainer):
     """The trainer's worker, once it has begun its work."""
     for child in psutil.Process(trainer.pid).children():
-        if "tests.evaluation.fake_worker" in child.cmdline():
-            return child
+        # One killed a moment ago may not have been waited for yet: a zombie has no command line.
+        with suppress(psutil.NoSuchProcess):
+            if "tests.evaluation.fake_worker" in child.cmdline():
+                return child
     return None
 
 

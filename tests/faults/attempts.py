@@ -8,7 +8,6 @@ what the dead leave behind.
 import ctypes
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -165,9 +164,10 @@ def _wait(pid):
 
 
 def kill_all(leader):
-    for process in (leader, *leader.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, signal.SIGKILL)
+    with suppress(psutil.NoSuchProcess):
+        for process in (leader, *leader.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def remaining(seconds=LEAVE_SECONDS):
@@ -181,10 +181,18 @@ def remaining(seconds=LEAVE_SECONDS):
         if not left or time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    names = [" ".join(process.cmdline()[:4]) for process in left]
+    names = [_name(process) for process in left]
     for process in left:
         kill_all(process)
     return names
+
+
+def _name(process):
+    """The command line, which a process that has just ended no longer has."""
+    try:
+        return " ".join(process.cmdline()[:4])
+    except psutil.NoSuchProcess:
+        return f"process {process.pid}, ending"
 
 
 def log_tail(run_dir: Path, characters=3000):

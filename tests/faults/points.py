@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,7 +101,8 @@ class Points(Operations):
             leader = psutil.Process(self.leader)
             for process in (leader, *leader.children(recursive=True)):
                 if process.pid != os.getpid():
-                    os.kill(process.pid, signal.SIGKILL)
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
