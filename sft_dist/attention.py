@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sft_dist.data.packing import MicroBatch
 
@@ -79,21 +80,70 @@ def per_example_sdpa(
     if example_lengths is None:
         return _causal(query, key, value, scaling).transpose(1, 2), None
     runs = [(length, len(list(same))) for length, same in itertools.groupby(example_lengths)]
-    sizes = [length * count for length, count in runs]
-    stretches = zip(*(x[0].split(sizes, 1) for x in (query, key, value)), strict=True)
-    parts = []
-    for (length, count), stretch in zip(runs, stretches, strict=True):
-        q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in stretch)
-        parts.append(
-            _causal(q, k, v, scaling).transpose(1, 2).flatten(0, 1)
-        )  # (count x length, H, d)
-    return torch.cat(parts)[None], None
+    # Not x[0], whose gradient is a whole tensor of zeros that is then written to.
+    rows = [x.squeeze(0).transpose(0, 1) for x in (query, key, value)]
+    if query.is_cpu:
+        return _CausalExamples.apply(*rows, runs, scaling)[None], None
+    parts = zip(*(_split(x, runs) for x in rows), strict=True)
+    return torch.cat([_joined(_causal(q, k, v, scaling)) for q, k, v in parts])[None], None
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     return nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling
     )
+
+
+class _CausalExamples(torch.autograd.Function):
+    """Causal attention of each example in a row: query, key and value (T, H, d) -> (T, H, d).
+
+    `runs` are (length, how many) of neighbours of one length. The kernels are those that
+    `scaled_dot_product_attention` takes on a CPU (torch 2.13, native/transformers/attention.cpp).
+    Called here, they are not followed by autograd through a dozen views of each run, a sixth of
+    attention's time for the demo's lengths, and their output is kept once, as read by the next.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: list[tuple[int, int]],
+        scaling: float | None,
+    ) -> Tensor:  # fmt: skip
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        outputs = [
+            attend(*run, is_causal=True, scale=scaling)
+            for run in zip(*(_split(x, runs) for x in (query, key, value)), strict=True)
+        ]
+        mixed = torch.cat([_joined(output) for output, _ in outputs])
+        ctx.save_for_backward(query, key, value, mixed, *(normalizer for _, normalizer in outputs))
+        ctx.runs, ctx.scaling = runs, scaling
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        query, key, value, mixed, *normalizers = ctx.saved_tensors
+        rows = (_split(x, ctx.runs) for x in (gradient, query, key, value, mixed))
+        gradients = [
+            attend_backward(*run, dropout_p=0.0, is_causal=True, scale=ctx.scaling)
+            for run in zip(*rows, normalizers, strict=True)
+        ]
+        of_rows = (torch.cat([_joined(x) for x in parts]) for parts in zip(*gradients, strict=True))
+        return *of_rows, None, None
+
+
+def _split(row: Tensor, runs: list[tuple[int, int]]) -> list[Tensor]:
+    """(T, H, d) -> of each run (count, H, length, d), without a copy."""
+    stretches = row.split([length * count for length, count in runs])
+    return [
+        stretch.view(count, length, *row.shape[1:]).transpose(1, 2)
+        for stretch, (length, count) in zip(stretches, runs, strict=True)
+    ]
+
+
+def _joined(run: Tensor) -> Tensor:
+    """(count, H, length, d) -> (count x length, H, d)."""
+    return run.transpose(1, 2).flatten(0, 1)
 
 
 def torch_varlen(
@@ -113,7 +163,7 @@ def torch_varlen(
         return per_example_sdpa(module, query, key, value, attention_mask, scaling=scaling)
     from torch.nn.attention.varlen import varlen_attn
 
-    rows = (x[0].transpose(0, 1) for x in (query, key, value))
+    rows = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     out = varlen_attn(
         *rows,
         cu_seq_lens_q,

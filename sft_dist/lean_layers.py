@@ -195,9 +195,9 @@ class _Rotation(torch.autograd.Function):
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Each pair (x[i], x[i + d/2]) turned by an angle; both halves of the tables are alike."""
-    (first, second), (cos, _), (sin, _) = (t.chunk(2, -1) for t in (x, cos, sin))
-    out = torch.empty_like(x)
+    (first, second), (of_sin, _) = x.chunk(2, -1), sin.chunk(2, -1)
+    out = x * cos
     of_first, of_second = out.chunk(2, -1)
-    torch.mul(first, cos, out=of_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=of_second).addcmul_(first, sin)
+    of_first.addcmul_(second, of_sin, value=-1)
+    of_second.addcmul_(first, of_sin)
     return out

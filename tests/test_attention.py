@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sft_dist.attention import resolve_attention
+from sft_dist.attention import per_example_sdpa, resolve_attention
 from sft_dist.data.packing import empty_micro_batch, pack, pad
 from sft_dist.data.tokenization import TokenizedExample
 from sft_dist.loss import compute_entropy, token_log_probs
@@ -109,6 +109,33 @@ def test_the_gradient_of_a_micro_batch_is_the_sum_of_those_of_its_examples(atten
     expected = {name: p.grad for name, p in alone.named_parameters()}
     for name, parameter in packed.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_values_and_gradients_are_those_of_torchs_attention_for_each_example(dtype, kv_heads):
+    lengths = (3, 5, 5, 5, 2)  # neighbours of one length are computed together
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, sum(lengths), 32) for heads in (4, kv_heads, kv_heads)]
+    rows = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+    mixed, _ = per_example_sdpa(torch.nn.Module(), *rows, None, example_lengths=lengths)
+    expected = torch.cat(
+        [
+            torch.nn.functional.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
+            for part in zip(*(row.split(lengths, 2) for row in rows), strict=True)
+        ],
+        dim=2,
+    ).transpose(1, 2)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(mixed, expected, atol=tolerance, rtol=tolerance)
+    gradient = torch.randn(mixed.shape, generator=generator).to(dtype)
+    for mine, theirs in zip(
+        torch.autograd.grad(mixed, rows, gradient),
+        torch.autograd.grad(expected, rows, gradient),
+        strict=True,
+    ):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

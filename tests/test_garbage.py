@@ -1,10 +1,11 @@
-"""The collector pauses during imports, and works afterwards, whatever happened."""
+"""The collector pauses where it is told to, and works afterwards, whatever happened."""
 
 import gc
+import weakref
 
 import pytest
 
-from sft_dist.garbage import collector_paused
+from sft_dist.garbage import collections_put_off, collector_paused
 
 
 def test_nothing_is_collected_inside():
@@ -19,3 +20,27 @@ def test_an_import_that_fails_does_not_leave_it_off():
     with pytest.raises(ImportError), collector_paused():
         raise ImportError
     assert gc.isenabled()
+
+
+class Ring:
+    """Garbage that only the collector finds."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_what_is_put_off_can_be_collected_afterwards():
+    with collections_put_off():
+        ring = weakref.ref(Ring())
+        assert gc.collect() == 0
+        assert gc.collect(1) == 0
+        assert ring() is not None
+    gc.collect()
+    assert ring() is None
+
+
+def test_collections_are_made_again_after_an_error():
+    collect = gc.collect
+    with pytest.raises(ValueError, match="inside"), collections_put_off():
+        raise ValueError("inside")
+    assert gc.collect is collect

@@ -27,7 +27,7 @@ from sft_dist.evaluation.generator import (
 from sft_dist.evaluation.request import Problem, Sampling
 from sft_dist.evaluation.vllm_extension import ROW_KEY, ReloadExtension
 from sft_dist.evaluation.weight_proof import WeightsOnDisk
-from sft_dist.garbage import collector_paused
+from sft_dist.garbage import collections_put_off, collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +103,12 @@ class VllmGenerator:
         from vllm.distributed import cleanup_dist_env_and_memory
         from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 
-        self._llm.llm_engine.engine_core.shutdown()
+        with collections_put_off():
+            self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
         LAYERWISE_INFO.clear()  # its values hold its weak keys, the layers, and so the weights
         cleanup_dist_env_and_memory()  # collects garbage, then empties the device's cache
+        gc.freeze()  # what is left: the imports, which the next engine's start would go through
 
     def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
         self.close()

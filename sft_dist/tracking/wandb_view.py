@@ -24,13 +24,14 @@ SAMPLES = "eval/sample_generations"
 
 
 class WandbView:
-    """One wandb run; rank 0 only."""
+    """One wandb run; rank 0 only. A disabled one does nothing, and imports nothing (0.6 s)."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, run_id: str) -> None:
-        self._failed = False
+        mode = resolve_mode(config.tracking.wandb_mode)
+        self._is_on = mode != "disabled"
         self._samples: Any = None  # the table, from the first samples on
         self._run: Any = None
-        self._run = self._guarded(lambda: _start(config, run_dir, run_id))
+        self._run = self._guarded(lambda: _start(config, run_dir, run_id, mode))
 
     @property
     def url(self) -> str | None:
@@ -58,12 +59,12 @@ class WandbView:
         self._run.log({"eval/step": step, SAMPLES: self._samples})
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
-        if self._failed:
+        if not self._is_on:
             return None
         try:
             return work()
         except Exception:
-            self._failed = True
+            self._is_on = False
             logger.exception("wandb failed; metrics.jsonl stays the record, training goes on")
             return None
 
@@ -84,7 +85,7 @@ def _has_key() -> bool:
         return False
 
 
-def _start(config: TrainConfig, run_dir: Path, run_id: str) -> Any:
+def _start(config: TrainConfig, run_dir: Path, run_id: str, mode: Any) -> Any:
     import wandb
 
     settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=60, silent=True)
@@ -98,7 +99,6 @@ def _start(config: TrainConfig, run_dir: Path, run_id: str) -> Any:
         "config": config.flat(),
         "settings": settings,
     }
-    mode = resolve_mode(config.tracking.wandb_mode)
     try:
         run = wandb.init(mode=mode, **arguments)
     except Exception:

@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -134,12 +135,17 @@ def test_the_reader_of_these_tests_joins_messages_over_blocks(tmp_path):
     assert list(read_messages(tmp_path / "x.wandb")) == messages
 
 
-def test_a_disabled_run_writes_nothing_and_has_no_address(tmp_path, no_login, configured):
+def test_a_disabled_run_needs_no_wandb_writes_nothing_and_has_no_address(
+    tmp_path, no_login, configured, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     view = WandbView(configured(wandb_mode="disabled"), tmp_path, "abc")
     view.log({"train/step": 1, "train/loss": 1.0})
+    view.log_samples(1, [{"problem": "1 + 1"}])
     view.close()
     assert not view.url
-    assert not list(tmp_path.rglob("*.wandb"))
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records
 
 
 class FakeRun:
