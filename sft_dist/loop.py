@@ -21,7 +21,7 @@ from sft_dist.evaluation.session import Evaluations
 from sft_dist.normalization import LossNormalization
 from sft_dist.preparation import Prepared
 from sft_dist.reporting.writer import BackgroundReport
-from sft_dist.runtime.distributed import Ranks, any_rank
+from sft_dist.runtime.distributed import Ranks, any_ranks
 from sft_dist.runtime.stopping import StopRequest, take_save_request
 from sft_dist.runtime.watch import RankWatch
 from sft_dist.saving import Saving
@@ -86,9 +86,11 @@ class TrainingLoop:
         with closing(self._batches):
             begun = state.step
             while state.step < self.plan.total_steps:
-                if self._agreed_to_stop():
-                    if state.step > begun:  # else there is nothing new to save
-                        self._save(state)
+                is_new = state.step > begun  # else there is nothing to save
+                stop, save = self._agreed(may_save=is_new)
+                if is_new and (stop or save):
+                    self._save(state)
+                if stop:
                     break
                 state = self.step(state)
                 self.watch.at(state.step, "saving or reporting")
@@ -150,9 +152,8 @@ class TrainingLoop:
 
     def _save_and_evaluate(self, state: TrainState) -> None:
         step = state.step
-        save = self._is_milestone(step) or step % self.config.checkpoint.save_steps == 0
         due = self._evaluation_is_due(step)
-        if save or any_rank(self._save_requested(), self.ranks.device):
+        if self._is_milestone(step) or step % self.config.checkpoint.save_steps == 0:
             self._save(state, evaluate=due)
         elif due:
             with self.evaluation_cost.timed():
@@ -190,8 +191,8 @@ class TrainingLoop:
         self.report(self.evaluations.collect())
         return reading, self.accuracies
 
-    def _agreed_to_stop(self) -> bool:
-        """One exchange a step; more only when there is something to say. Collective.
+    def _agreed(self, *, may_save: bool) -> tuple[bool, bool]:
+        """Whether to stop here, and whether to save: one exchange a step. Collective.
 
         Raises:
             CheckpointError: on all ranks, when a save has failed and that stops the run.
@@ -199,11 +200,12 @@ class TrainingLoop:
         with self.evaluation_cost.timed():  # asks for the evaluation of what has been written
             self.saving.poll()
         self._watch_the_time()
-        stop = self.stop.requested()
-        if not any_rank(stop or self.saving.has_failed(), self.ranks.device):
-            return False
-        self.saving.settle()
-        return any_rank(stop, self.ranks.device)
+        wanted = may_save and self.ranks.is_zero and take_save_request(self.run_dir)
+        mine = self.stop.requested(), self.saving.has_failed(), wanted
+        stop, failed, save = any_ranks(mine, self.ranks.device)
+        if stop or failed:
+            self.saving.settle()
+        return stop, save
 
     def _watch_the_time(self) -> None:
         """Ask to stop while there is time for one more step and a save before `--max_runtime`.
@@ -215,9 +217,6 @@ class TrainingLoop:
             still_needed = self._longest_step + self.saving.expected_seconds
             if process_age() + still_needed > limit:
                 self.stop.ask(f"--max_runtime {limit}: {still_needed:.0f} s kept for the save")
-
-    def _save_requested(self) -> bool:
-        return self.ranks.is_zero and take_save_request(self.run_dir)
 
     def _row(
         self, state: TrainState, result: StepResult, batch: StepBatch, rate: float

@@ -56,7 +56,7 @@ def test_a_micro_batch_is_told_with_its_longest_examples_first():
 
 def test_the_micro_batch_under_way_is_the_one_that_is_named():
     first, second = (pack([example]) for example in tiny_examples(2))
-    totals = StepTotals(torch.device("cpu"))
+    totals = StepTotals(torch.device("cpu"), 2)
     totals.begin(first)
     totals.begin(second)
     with pytest.raises(OutOfMemoryError) as caught, totals:
@@ -67,7 +67,7 @@ def test_the_micro_batch_under_way_is_the_one_that_is_named():
 
 
 def test_an_error_of_another_kind_passes():
-    with pytest.raises(RuntimeError, match="size mismatch"), StepTotals(torch.device("cpu")):
+    with pytest.raises(RuntimeError, match="size mismatch"), StepTotals(torch.device("cpu"), 1):
         raise RuntimeError("size mismatch")
 
 

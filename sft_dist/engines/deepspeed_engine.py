@@ -72,7 +72,7 @@ class DeepSpeedEngine:
         # DeepSpeed averages gradients over the ranks, and divides by nothing else here.
         scale = engine_loss_scale(normalizer=normalizer, averaged_over=dist.get_world_size())
         last = len(micro_batches) - 1
-        with StepTotals(self.device) as totals:
+        with StepTotals(self.device, len(micro_batches)) as totals:
             for index, batch in enumerate(micro_batches):
                 self.engine.set_gradient_accumulation_boundary(index == last)
                 loss = totals.add(self.engine(totals.begin(batch)))

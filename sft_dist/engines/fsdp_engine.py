@@ -75,7 +75,7 @@ class FsdpEngine:
         """See `Engine.train_step`."""
         scale = engine_loss_scale(normalizer=normalizer)  # FSDP is told to sum, see `_shard`
         last = len(micro_batches) - 1
-        with StepTotals(self.device) as totals:
+        with StepTotals(self.device, len(micro_batches)) as totals:
             for index, batch in enumerate(micro_batches):
                 self._prepare_backward(is_last=index == last)
                 (totals.add(self.module(totals.begin(batch))) * scale).backward()

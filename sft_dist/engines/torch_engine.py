@@ -65,7 +65,7 @@ class TorchEngine:
     ) -> StepResult:
         """See `Engine.train_step`."""
         scale = engine_loss_scale(normalizer=normalizer)
-        with StepTotals(self.device) as totals:
+        with StepTotals(self.device, len(micro_batches)) as totals:
             for batch in micro_batches:
                 (totals.add(self.module(totals.begin(batch))) * scale).backward()
             sums = totals.reduce()

@@ -33,12 +33,15 @@ class StepTotals:
     As a context it names the micro-batch under way when memory runs out.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, num_micro_batches: int) -> None:
+        """`num_micro_batches` of the step, as many on every rank."""
         self._device = device
+        self._num_micro_batches = num_micro_batches
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._batches: list[MicroBatch] = []
         self._losses: list[Tensor] = []
         self._under_way: MicroBatch | None = None
+        self._exchange: dist.Work | None = None
 
     def __enter__(self) -> "StepTotals":
         """The step begins."""
@@ -65,6 +68,9 @@ class StepTotals:
     def add(self, scores: TokenScores) -> Tensor:
         """Count the micro-batch under way; its loss, which carries the gradient.
 
+        With the last one of a step the sums are complete, and go to the other ranks while the
+        backward pass computes. Collective then.
+
         The gradient of a loss that is not finite is made NaN, whatever it is (that of an infinite
         loss can be finite): then every engine finds that norm and leaves the update out.
         """
@@ -76,13 +82,15 @@ class StepTotals:
             self._sums += torch.stack(parts).double()
         self._batches.append(self._under_way)
         self._losses += [loss.double(), objective.double()]
+        if len(self._batches) == self._num_micro_batches and dist.is_initialized():
+            self._exchange = dist.all_reduce(self._sums, async_op=True)
         return scores.loss * torch.where(objective.isfinite(), 1.0, math.nan)
 
     def reduce(self) -> StepSums:
-        """The sums over all ranks. Collective; the step's one host sync."""
+        """The sums over all ranks, after the last backward pass. The step's one host sync."""
         self._under_way = None
-        if dist.is_initialized():
-            dist.all_reduce(self._sums)
+        if self._exchange is not None:
+            self._exchange.wait()
         values = torch.cat([self._sums, torch.stack(self._losses)]).tolist()
         loss, objective, entropy, correct = values[:4]
         mine = list(zip(self._batches, values[4::2], values[5::2], strict=True))

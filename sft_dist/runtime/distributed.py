@@ -6,7 +6,7 @@ rank enters another one, because the others may not be there.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -91,11 +91,16 @@ def broadcast_text(text: str | None) -> str:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so; every rank gets the same answer. Collective."""
+    return any_ranks([flag], device)[0]
+
+
+def any_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Of each flag whether any rank says so, in one exchange. Collective."""
     if not dist.is_initialized():
-        return flag
-    box = torch.tensor([int(flag)], device=device)
+        return list(flags)
+    box = torch.tensor(flags, dtype=torch.int64, device=device)
     dist.all_reduce(box, op=dist.ReduceOp.MAX)
-    return bool(box.item())
+    return box.bool().tolist()
 
 
 def _set_single_process_environment() -> None:
