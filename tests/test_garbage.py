@@ -1,6 +1,8 @@
 """The collector pauses where it is told to, and works afterwards, whatever happened."""
 
 import gc
+import io
+import sys
 import weakref
 
 import pytest
@@ -20,6 +22,21 @@ def test_an_import_that_fails_does_not_leave_it_off():
     with pytest.raises(ImportError), collector_paused():
         raise ImportError
     assert gc.isenabled()
+
+
+def test_what_was_imported_inside_is_left_out_of_later_collections(monkeypatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # it prints when it is imported
+    before = gc.get_freeze_count()
+    try:
+        with collector_paused():
+            pass
+        assert gc.get_freeze_count() == before
+        with collector_paused():
+            import this  # noqa: F401
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
 
 
 class Ring:

@@ -254,6 +254,19 @@ def test_a_save_file_asks_for_a_checkpoint_now(make_loop):
     assert "checkpoint-1" in saved_steps(loop)
 
 
+@pytest.mark.parametrize(("step", "also_saved"), [(2, ["checkpoint-2"]), (4, [])])
+def test_a_save_file_in_a_step_asks_for_its_checkpoint_unless_it_is_saved_anyway(
+    make_loop, step, also_saved
+):
+    loop = make_loop(keep_last_n_checkpoints=0)
+    request = loop.run_dir / "SAVE"
+    loop.tracker.log_step = lambda row: request.touch() if row["step"] == step else None
+    loop.run(fresh())
+    usual = ["checkpoint-4", "checkpoint-5", "checkpoint-8", "checkpoint-10"]
+    assert saved_steps(loop) == [*also_saved, *usual]
+    assert not request.exists()
+
+
 def test_evaluations_that_a_killed_attempt_did_not_ask_for_are_asked_for(make_loop):
     first = make_loop(keep_last_n_checkpoints=0)
     first.run(fresh())

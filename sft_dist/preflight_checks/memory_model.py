@@ -17,7 +17,7 @@ from sft_dist.lean_layers import can_be_lean
 from sft_dist.loss import CHUNK_ELEMENTS, CPU_BLOCK_ELEMENTS
 
 FLOAT32 = 4
-KEPT_FREED = {"torch": 0.6, "deepspeed": 0.6, "fsdp": 0.72}
+KEPT_FREED = {"torch": 0.6, "deepspeed": 0.6, "fsdp": 0.8}
 """Of a CPU step's tensors that come and go: the share that glibc keeps after they were freed, in
 pieces that later ones do not fit."""
 KEPT_BUCKETS = 1.7
@@ -178,24 +178,25 @@ def _activations(model: ModelShape, step: StepShape) -> int:
 
 def _kept_layers(model: ModelShape, step: StepShape) -> list[list[int]]:
     """Bytes of each tensor that each layer saves; of a lean last one some are of targets alone."""
+    layers = [_layer_tensors(model, step, step.tokens)] * (model.num_layers - 1)
     last = min(step.target_tokens, step.tokens) if model.lean else step.tokens
-    rows = [step.tokens] * (model.num_layers - 1) + [last]
-    return [_layer_tensors(model, step, after_attention) for after_attention in rows]
+    # Attention's output, before and after those are taken from it.
+    taken = [last * step.width * model.attention] if model.lean else []
+    return [*layers, _layer_tensors(model, step, last) + taken]
 
 
 def _layer_tensors(model: ModelShape, step: StepShape, after_attention: int) -> list[int]:
     """Bytes of each tensor that a Qwen2 or Llama layer saves (read in transformers 5.19's code).
 
-    Attention: query, key and value as the kernel reads them, its output and that made contiguous.
-    MLP: gate, its activation, up and their product. Each of two norms: its float32 input, the
-    normalised value, the output. A lean norm: its input and its output; and on a GPU, a lean MLP
-    does without the activation. What follows attention has `after_attention` rows.
+    Attention: query, key and value as the kernel reads them, and its output. MLP: gate, its
+    activation, up and their product. Each of two norms: its float32 input, the normalised value,
+    the output. A lean norm: its input and its output; a lean MLP does without the activation. What
+    follows attention has `after_attention` rows.
     """
     hidden, widest = step.width * model.hidden, step.width * model.intermediate
     norm = [hidden] * 2 if model.lean else [FLOAT32 * model.hidden, hidden, hidden]
-    mlp = [widest] * (3 if model.lean and step.cuda else 4)
     before = norm + 4 * [step.width * model.attention]
-    after = [step.width * model.attention, *norm, *mlp]
+    after = norm + [widest] * (3 if model.lean else 4)
     return [step.tokens * size for size in before] + [after_attention * size for size in after]
 
 
