@@ -197,7 +197,7 @@ class EvaluationClient:
     ) -> Iterator[EvaluationResult]:
         """Yield results as they come in, until nothing is pending or the time is over.
 
-        `on_progress` is called every second or so.
+        `on_progress` is called a few times a second.
         """
         deadline = time.monotonic() + timeout_seconds
         self.watch_closely()

@@ -7,6 +7,7 @@ newer one has another interface for logits processors.
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -108,7 +109,8 @@ class VllmGenerator:
         self._llm = None
         LAYERWISE_INFO.clear()  # its values hold its weak keys, the layers, and so the weights
         cleanup_dist_env_and_memory()  # collects garbage, then empties the device's cache
-        gc.freeze()  # what is left: the imports, which the next engine's start would go through
+        if sys.exc_info()[0] is None:  # else a traceback may hold the engine, which must go later
+            gc.freeze()  # the imports, which the next engine's start would go through
 
     def _build(self, model_dir: Path, config: dict[str, Any]) -> None:
         self.close()

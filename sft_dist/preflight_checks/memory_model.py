@@ -188,10 +188,10 @@ def _kept_layers(model: ModelShape, step: StepShape) -> list[list[int]]:
 def _layer_tensors(model: ModelShape, step: StepShape, after_attention: int) -> list[int]:
     """Bytes of each tensor that a Qwen2 or Llama layer saves (read in transformers 5.19's code).
 
-    Attention: query, key and value as the kernel reads them, and its output. MLP: gate, its
-    activation, up and their product. Each of two norms: its float32 input, the normalised value,
-    the output. A lean norm: its input and its output; a lean MLP does without the activation. What
-    follows attention has `after_attention` rows.
+    Attention: query, key and value as the kernel reads them, and its output (twice with sdpa on a
+    GPU, which is not counted). MLP: gate, its activation, up and their product. Each of two norms:
+    its float32 input, the normalised value, the output. A lean norm: its input and its output; a
+    lean MLP does without the activation. What follows attention has `after_attention` rows.
     """
     hidden, widest = step.width * model.hidden, step.width * model.intermediate
     norm = [hidden] * 2 if model.lean else [FLOAT32 * model.hidden, hidden, hidden]
@@ -220,5 +220,5 @@ def _logits(model: ModelShape, step: StepShape) -> int:
     """A chunk of logits, its float32 copies, and the gradient of all hidden states."""
     rows = min(step.target_tokens, max(1, CHUNK_ELEMENTS // model.vocabulary))
     chunk = rows * model.vocabulary
-    block = chunk if step.cuda else min(chunk, CPU_BLOCK_ELEMENTS)
+    block = chunk if step.cuda else min(chunk, max(model.vocabulary, CPU_BLOCK_ELEMENTS))
     return step.width * (chunk + 2 * step.target_tokens * model.hidden) + 2 * FLOAT32 * block

@@ -43,7 +43,9 @@ def use_deterministic_kernels() -> None:
 
 @contextmanager
 def distributed(timeout_seconds: int = 1800) -> Iterator[Ranks]:
-    """Join the process group; leave it at the end, at once when an error ends it.
+    """Join the process group; leave it at the end, or when an error ends it.
+
+    An exchange under way is ended first: the sums of a step, for which its peers come soon.
 
     `timeout_seconds` is `--collective_timeout`.
     """
@@ -89,13 +91,8 @@ def broadcast_text(text: str | None) -> str:
     return box[0]
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any rank says so; every rank gets the same answer. Collective."""
-    return any_ranks([flag], device)[0]
-
-
 def any_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """Of each flag whether any rank says so, in one exchange. Collective."""
+    """Of each flag whether any rank says so; every rank gets the same answers. Collective."""
     if not dist.is_initialized():
         return list(flags)
     box = torch.tensor(flags, dtype=torch.int64, device=device)

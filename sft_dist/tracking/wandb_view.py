@@ -81,7 +81,7 @@ def _has_key() -> bool:
         return True
     try:
         return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: not text
         return False
 
 

@@ -20,7 +20,7 @@ from sft_dist.checkpoint import damage, list_checkpoints
 from sft_dist.config import from_flat
 from sft_dist.errors import CheckpointError
 from sft_dist.optimizer_state import MOMENTS, OptimizerState, ParameterShard, load_optimizer_state
-from sft_dist.runtime.distributed import any_rank, distributed
+from sft_dist.runtime.distributed import any_ranks, distributed
 from sft_dist.saving import Saving
 from tests.checkpoint.fakes import STATE, entries
 from tests.fake_engine import FakeEngine, FakeTokenizer
@@ -99,7 +99,7 @@ def beside_training(ranks, run_dir):
         began = time.monotonic()
         save(engine, saving, 3, wait=False)
         rounds = 0
-        while any_rank(not saving._background.has_ended, ranks.device):
+        while any_ranks([not saving._background.has_ended], ranks.device)[0]:
             rounds += 1
             engine.set(100 + rounds)
         longest = time.monotonic() - began
@@ -151,7 +151,7 @@ def an_export_fails(ranks, run_dir):
     export = snapshot_files.export_causal_lm
     snapshot_files.export_causal_lm = failing(errno.ENOSPC)
     saving.export(replace(STATE, step=5))
-    while not any_rank(saving.has_failed(), ranks.device):  # as the loop asks at each step
+    while not any_ranks([saving.has_failed()], ranks.device)[0]:  # as the loop asks at each step
         time.sleep(0.01)
     saving.settle()
     snapshot_files.export_causal_lm = export

@@ -244,9 +244,10 @@ def test_auto_with_a_netrc_entry_is_online(no_login, monkeypatch, tmp_path):
     assert resolve_mode("auto") == "online"
 
 
-def test_a_netrc_that_cannot_be_read_counts_as_none(no_login, tmp_path):
+@pytest.mark.parametrize("content", [b"machine\n", b"\xff\xfe not text"])
+def test_a_netrc_that_cannot_be_read_counts_as_none(no_login, tmp_path, content):
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / ".netrc").write_text("machine\n")
+    (tmp_path / "home" / ".netrc").write_bytes(content)
     assert resolve_mode("auto") == "offline"
 
 
