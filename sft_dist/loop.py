@@ -194,7 +194,7 @@ class TrainingLoop:
     def _agreed(self, *, may_save: bool) -> tuple[bool, bool]:
         """Whether to stop here, and whether to save: one exchange a step. Collective.
 
-        Weights that were exported here for an evaluation are then written a second time.
+        A wish to save at a step that was exported for its evaluation has the weights written twice.
 
         Raises:
             CheckpointError: on all ranks, when a save has failed and that stops the run.
