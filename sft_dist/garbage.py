@@ -1,5 +1,6 @@
 """Python's garbage collector around imports and engines. No torch."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ def collector_paused() -> Iterator[None]:
     """Around heavy imports: they make a million objects and no garbage.
 
     To look through them again and again takes a sixth of the time of torch, transformers and vLLM.
-    Nor are they looked through afterwards: that would be half a second while a run starts, and
-    0.9 s when its interpreter ends.
+    Nor are they looked through afterwards: half a second while a run starts. Only at the end of the
+    interpreter: libraries bound by nanobind (triton's) tell of all that is not collected then.
     """
     was_enabled, num_modules = gc.isenabled(), len(sys.modules)
     gc.disable()
@@ -21,6 +22,8 @@ def collector_paused() -> Iterator[None]:
     finally:
         if len(sys.modules) > num_modules:
             gc.freeze()
+            atexit.unregister(gc.unfreeze)
+            atexit.register(gc.unfreeze)
         if was_enabled:
             gc.enable()
 
