@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# What `collector_paused` leaves out is collected at the interpreter's end all the same: libraries
+# bound by nanobind (triton's) would list what is not.
+atexit.register(gc.unfreeze)
+
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Around heavy imports: they make a million objects and no garbage.
 
     To look through them again and again takes a sixth of the time of torch, transformers and vLLM.
-    Nor are they looked through afterwards: half a second while a run starts. Only at the end of the
-    interpreter: libraries bound by nanobind (triton's) tell of all that is not collected then.
+    Nor are they looked through afterwards: half a second while a run starts.
     """
     was_enabled, num_modules = gc.isenabled(), len(sys.modules)
     gc.disable()
@@ -22,8 +25,6 @@ def collector_paused() -> Iterator[None]:
     finally:
         if len(sys.modules) > num_modules:
             gc.freeze()
-            atexit.unregister(gc.unfreeze)
-            atexit.register(gc.unfreeze)
         if was_enabled:
             gc.enable()
 

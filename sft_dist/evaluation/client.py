@@ -208,7 +208,7 @@ class EvaluationClient:
                 return
             if on_progress is not None:
                 on_progress(self._progress)
-            time.sleep(min(1.0, 2 * self._watch_seconds))
+            time.sleep(2 * self._watch_seconds)
 
     def close(self) -> None:
         """Stop the worker and the thread. What is open stays in the run directory."""
