@@ -7,8 +7,9 @@ import torch.distributed as dist
 from sft_dist.errors import RanksError
 from sft_dist.runtime.watch import RankWatch
 
-GLOO = ("gloo", "Gloo")
-"""Gloo's errors are RuntimeErrors; they name its source files."""
+GLOO = ("gloo", "Gloo", "Application timeout caused pair closure")
+"""Gloo's errors are RuntimeErrors; they name its source files. Not so the last one: what is told
+to a second collective that waits for the same rank when the time of the first one is over."""
 
 
 def is_lost_rank(error: BaseException | None) -> bool:

@@ -49,7 +49,7 @@ class Noticeboard:
         self._beating: threading.Thread | None = None
 
     def start(self, position: Callable[[], Position]) -> None:
-        """Put `position()` up once a second, with a number that rises, until `stop`."""
+        """Put `position()` up now and once a second, with a number that rises, until `stop`."""
         self._beating = threading.Thread(
             target=self._beat, args=(position,), name="beat", daemon=True
         )
@@ -77,10 +77,11 @@ class Noticeboard:
         beat = 0
         try:
             self._store = _launchers_store()
-            while not self._ended.wait(BEAT_SECONDS):
+            while not self._ended.is_set():
                 beat += 1
                 told = json.dumps(asdict(replace(position(), beat=beat)))
                 self._store.set(_key(self._rank), told)
+                self._ended.wait(BEAT_SECONDS)
         except RuntimeError as error:  # of the store; training goes on, or finds out by itself
             if not self._ended.is_set():
                 logger.warning("the launcher's store cannot be reached: %s", _first_line(error))

@@ -44,6 +44,14 @@ def test_every_rank_reads_where_all_are_and_that_they_live(boards):
     assert eventually(lambda: boards[1].positions()[0].beat > beats)
 
 
+def test_a_rank_is_heard_of_before_its_second_beat_is_due(store, monkeypatch):
+    monkeypatch.setattr(noticeboard, "BEAT_SECONDS", 600)
+    board = Noticeboard(0, 1)
+    board.start(lambda: Position(step=0, doing="starting", moves=0, beat=0))
+    assert eventually(board.positions)[0].beat == 1
+    board.stop()
+
+
 def test_a_rank_that_has_stopped_beats_no_more(boards):
     assert eventually(lambda: len(boards[1].positions() or {}) == 2)
     boards[0].stop()
