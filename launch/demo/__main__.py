@@ -21,7 +21,6 @@ from typing import Any
 
 from launch.demo.model import write_model
 from launch.demo.problems import make_problems, write_math_directory
-from sft_dist.cpu_precision import faster_dtype
 
 NUM_TRAIN = 8000
 NUM_TEST = 256
@@ -29,7 +28,6 @@ MADE_BY_DEMO = ".made_by_demo"
 """Marks a directory as one that the demo may remove."""
 
 RECIPE = {
-    "dtype": "bfloat16",
     "ds_config": "zero2",
     "learning_rate": "3e-3",
     "global_batch_size": "64",
@@ -83,6 +81,17 @@ def default_processes() -> int:
     return min(2, torch.cuda.device_count()) if torch.cuda.is_available() else 2
 
 
+def training_dtype() -> str:
+    """bfloat16 on a GPU, float32 on any CPU.
+
+    The demo's products are too small for a CPU's instructions for bfloat16 to show: half the
+    tokens/s of float32 where there are some (`docs/experiments.md`), less where there are none.
+    """
+    import torch
+
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
 def make_inputs(output_dir: Path, *, seed: int, shuffle_answers: bool) -> None:
     """Write `model/` and `data/` under `output_dir`, both from the one seed."""
     write_model(output_dir / "model", seed)
@@ -105,8 +114,8 @@ def training_command(output_dir: Path, *, seed: int, num_processes: int) -> list
         "seed": seed,
         "eval_steps": steps_per_epoch,
         "save_steps": steps_per_epoch,
+        "dtype": training_dtype(),
         **RECIPE,
-        "dtype": faster_dtype(RECIPE["dtype"]),  # a CPU that emulates bfloat16 takes twice as long
     }
     pairs = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     return [sys.executable, "-m", *launcher, "-m", "sft_dist.train", *pairs]

@@ -10,14 +10,13 @@ from launch.demo import __main__ as demo
 from launch.demo.problems import make_problems
 
 
-@pytest.mark.parametrize(("is_slow", "dtype"), [(False, "bfloat16"), (True, "float32")])
+@pytest.mark.parametrize(("has_gpu", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_every_flag_of_the_training_command_is_one_of_the_product(
-    tmp_path, monkeypatch, is_slow, dtype
+    tmp_path, monkeypatch, has_gpu, dtype
 ):
-    from sft_dist import cpu_precision
     from sft_dist.arguments import parse_train_config
 
-    monkeypatch.setattr(cpu_precision, "emulates_bfloat16", lambda: is_slow)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
     command = demo.training_command(tmp_path, seed=3, num_processes=2)
     flags = command[command.index("sft_dist.train") + 1 :]
     settings = parse_train_config(flags, checks=()).flat()
