@@ -5,10 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-import torch.distributed as dist
 
 from sft_dist.checkpoint import checkpoint_step, list_checkpoints
 from sft_dist.config import TrainConfig
@@ -27,9 +23,8 @@ from sft_dist.runtime.watch import RankWatch
 from sft_dist.saving import Saving
 from sft_dist.schedule import learning_rate_at
 from sft_dist.step_faults import StepFaults
-from sft_dist.tracking.memory import peak_memory_gib
+from sft_dist.step_rows import StepRows
 from sft_dist.tracking.startup import process_age
-from sft_dist.tracking.throughput import peak_flops, performance_row, step_flops
 from sft_dist.tracking.tracker import Tracker
 from sft_dist.train_state import TrainState
 
@@ -56,8 +51,7 @@ class TrainingLoop:
     ) -> None:
         """`accuracies` are those that earlier attempts recorded, by step."""
         self.config, self.prepared, self.plan = config, prepared, prepared.plan
-        self.engine, self.num_parameters = engine, num_parameters
-        self.ranks, self.run_dir = ranks, run_dir
+        self.engine, self.ranks, self.run_dir = engine, ranks, run_dir
         self.tracker, self.evaluations, self.stop = tracker, evaluations, stop
         self.watch = watch
         self.accuracies = dict(accuracies or {})
@@ -77,8 +71,13 @@ class TrainingLoop:
         )
         self._faults = StepFaults(config, rank=ranks.rank)
         self._longest_step = 0.0
-        self._flops = peak_flops_of(ranks)
-        self._model_config = _model_shape(prepared.model_dir)
+        self._rows = StepRows(
+            config,
+            self.plan,
+            model_dir=prepared.model_dir,
+            num_parameters=num_parameters,
+            ranks=ranks,
+        )
 
     def run(self, state: TrainState) -> TrainState:
         """Train to the end of the plan, or until all ranks agree to stop; the state reached."""
@@ -120,8 +119,12 @@ class TrainingLoop:
         state = state.advanced(batch.num_target_tokens if result.applied else 0)
         seconds = time.monotonic() - began
         self._longest_step = max(self._longest_step, seconds)
-        row = self._row(state, result, batch, rate)
-        self.tracker.log_step(row | self._performance(batch, seconds, waited))
+        self.tracker.log_step({
+            **self._rows.learning(state, result, batch, rate),
+            **self._rows.performance(batch, seconds=seconds, waited=waited),
+            "perf/save_stall_seconds": self.saving.stall_seconds,
+            "perf/evaluation_seconds": self.evaluation_cost.take(),
+        })  # fmt: skip
         if state.step % self.config.tracking.log_steps == 0:
             self.saving.stall_seconds = 0.0
         return state
@@ -220,31 +223,6 @@ class TrainingLoop:
             if process_age() + still_needed > limit:
                 self.stop.ask(f"--max_runtime {limit}: {still_needed:.0f} s kept for the save")
 
-    def _row(
-        self, state: TrainState, result: StepResult, batch: StepBatch, rate: float
-    ) -> dict[str, Any]:
-        tokens = batch.num_target_tokens
-        limit = self.config.optimizer.max_grad_norm
-        norm = result.grad_norm_preclip
-        row = {
-            "step": state.step,
-            "train/step": state.step,
-            "train/epoch": state.step / self.plan.steps_per_epoch,
-            "train/learning_rate": rate,
-            "train/examples": len(batch.examples),
-            "train/target_tokens": tokens,
-        }
-        if not result.applied:
-            return row | {"train/skipped": 1}
-        return row | {
-            "train/loss": result.loss_sum / tokens,
-            "train/objective": result.objective_sum / batch.normalizer,
-            "train/token_entropy": result.entropy_sum / tokens,
-            "train/token_accuracy": result.num_correct / tokens,
-            "train/grad_norm": min(norm, limit) if limit else norm,
-            "train/grad_norm_preclip": norm,
-        }
-
     def _batch_builder(self) -> BatchBuilder:
         return BatchBuilder(
             examples=self.prepared.examples,
@@ -258,34 +236,3 @@ class TrainingLoop:
             ),
             device=self.ranks.device,
         )
-
-    def _performance(self, batch: StepBatch, seconds: float, waited: float) -> dict[str, float]:
-        lengths = [len(e) for e in batch.examples]
-        row = performance_row(
-            lengths, batch.computed_tokens, seconds=seconds, data_wait_seconds=waited
-        )
-        if self._flops:
-            flops = step_flops(self._model_config, self.num_parameters, lengths)
-            row["perf/mfu"] = flops / seconds / self._flops
-        row["perf/save_stall_seconds"] = self.saving.stall_seconds
-        row["perf/evaluation_seconds"] = self.evaluation_cost.take()
-        return row | {"perf/memory_gib": peak_memory_gib(self.ranks.device)}
-
-
-class _ModelShape(Protocol):
-    num_hidden_layers: int
-    hidden_size: int
-
-
-def _model_shape(model_dir: Path) -> _ModelShape:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(model_dir)
-
-
-def peak_flops_of(ranks: Ranks) -> float | None:
-    """bf16 peak of all ranks' GPUs together; None on a CPU or an unknown GPU."""
-    if ranks.device.type != "cuda":
-        return None
-    peak = peak_flops(torch.cuda.get_device_name(ranks.device))
-    return peak * dist.get_world_size() if peak else None

@@ -42,7 +42,7 @@ LAYERS = [
         "fingerprint",
     ],
     ROOMS,
-    ["preparation", "reporting", "step_faults"],
+    ["preparation", "reporting", "step_faults", "step_rows"],
     ["snapshot_files"],
     ["saving"],
     ["resume", "loop"],
