@@ -15,9 +15,14 @@ command -v "$python" >/dev/null || python=python3
     exit 1
 }
 
-echo "installing the locked packages into $venv: some minutes the first time" >&2
+echo "installing the locked packages into $venv: about 3 minutes and 4 GB for a CPU" >&2
 "$python" -m venv "$venv"
 pip=("$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+
+# pip is silent for minutes: a sign of life, until this script ends. The sleep that is left then
+# must hold nobody's output open.
+(while sleep 20 >/dev/null 2>&1; do echo "still installing ($SECONDS s)" >&2; done) &
+trap 'kill $!' EXIT
 
 # The lock is complete: --no-deps keeps pip from adding what it leaves out on purpose.
 if ! "${pip[@]}" -r "$here/requirements/$platform.txt"; then

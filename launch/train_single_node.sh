@@ -11,6 +11,9 @@ set -euo pipefail
 # shellcheck source=launch/env.sh disable=SC1091
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+# Faults of the flags in a line each and exit code 2, before torchrun wraps them in tracebacks.
+python -m sft_dist.train --print_config "$@" >/dev/null
+
 # --standalone   picks a free port, so two runs can share a machine.
 # --max-restarts the run is resumed from a checkpoint, not restarted in place.
 # USR1           is "please stop" for the trainer; torchrun itself would die of it.

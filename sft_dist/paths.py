@@ -17,8 +17,9 @@ def near_path(path: Path) -> str:
     try:
         parent = existing_parent(path)
         missing = path.absolute().relative_to(parent).parts
-        beside = [entry.name for entry in parent.iterdir()]
+        beside = {entry.stem: entry.name for entry in parent.iterdir()}
     except OSError:
         return ""
-    near = difflib.get_close_matches(missing[0], beside, n=1) if missing else []
-    return f"; did you mean {parent / near[0]}?" if near else ""
+    # Without their endings: two files are not alike for being .jsonl both.
+    near = difflib.get_close_matches(Path(missing[0]).stem, beside, n=1) if missing else []
+    return f"; did you mean {parent / beside[near[0]]}?" if near else ""

@@ -42,7 +42,11 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command. Exit codes: 0 go, 1 no-go."""
-    options, rest = split_options(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(words):
+        print(f"{__doc__}\nAll other flags are those of the run: sft-train --help lists them.")
+        sys.exit(0)
+    options, rest = split_options(words)
     is_zero = rank_from_environment() == 0
     logging.basicConfig(level=logging.ERROR)
     try:

@@ -134,6 +134,7 @@ def _describe(config: TrainConfig, plan: BatchPlan, warmup_steps: int, world_siz
     )  # fmt: skip
     if plan.max_steps is not None and plan.max_steps > plan.total_steps:
         logger.warning(
-            "--max_steps %d is not reached: --num_epochs %d ends after %d steps; raise it to train "
-            "longer", plan.max_steps, plan.num_epochs, plan.total_steps,
+            "--max_steps %d is not reached: --num_epochs %d ends after %d steps; for all of them "
+            "set --num_epochs %d", plan.max_steps, plan.num_epochs, plan.total_steps,
+            -(-plan.max_steps // plan.steps_per_epoch),
         )  # fmt: skip

@@ -1,7 +1,8 @@
 """One page about a run, or about several: `python -m sft_dist.report RUN_DIR...`, `sft-report`.
 
     python -m sft_dist.report outputs/run                          # outputs/run/report.html
-    python -m sft_dist.report outputs/sweep/* --output sweep.html  # side by side
+    python -m sft_dist.report outputs/sweep/*                      # side by side: comparison.html
+    python -m sft_dist.report outputs/sweep/* --output sweep.html
 
 The page needs no network and no server: open it, mail it, keep it. docs/report.md says what is on
 it. Exit codes: 0 written, 1 could not be written, 2 not a run directory.
@@ -16,6 +17,8 @@ from sft_dist.reporting.run import run_dir_fault
 from sft_dist.reporting.run_files import REPORT
 from sft_dist.reporting.writer import write_page
 
+COMPARISON = Path("comparison.html")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
@@ -25,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
         sys.exit(2)
-    target = options.output or options.run_dirs[0] / REPORT
+    several = len(options.run_dirs) > 1
+    target = options.output or (COMPARISON if several else options.run_dirs[0] / REPORT)
     try:
         write_page(options.run_dirs, target)
     except OSError as error:
@@ -37,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report_faults(run_dirs: Sequence[Path], output: Path | None) -> list[str]:
     """Why no report can be made of these."""
     faults = [fault for path in run_dirs if (fault := run_dir_fault(path))]
-    if len(run_dirs) > 1 and output is None:
-        faults.append("--output: needed for several runs: name the file, for example sweep.html")
     if output is not None and not output.absolute().parent.is_dir():
         faults.append(f"--output: the directory of {output} does not exist; make it first")
     return faults
@@ -54,7 +56,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="where to write; unset, for one run: report.html in the run directory",
+        help="where to write; unset: report.html in the run directory, for several runs "
+        "comparison.html here",
     )  # fmt: skip
     return parser.parse_args(argv)
 

@@ -41,7 +41,7 @@ def status_facts(now: RunNow) -> dict[str, Any]:
         "reason": state.reason,
         "trainer": state.life,
         "lock": state.holder,
-        "step": training.step,
+        "step": training.step if state.state == "running" or state.step is None else state.step,
         "total_steps": training.total_steps,
         "attempt": training.attempts[-1].number if training.attempts else None,
         "seconds_per_step": training.seconds_per_step,
@@ -67,7 +67,8 @@ def status_text(run_dir: Path, facts: dict[str, Any]) -> str:
     lines = [f"{run_dir}: {_headline(facts)}", f"  trainer     {_trainer(facts)}"]
     lines.append(f"  step        {_progress(facts)}")
     lines.append(f"  checkpoint  {_checkpoint(facts['last_checkpoint'])}")
-    evaluations = [_evaluation(e) for e in facts["open_evaluations"]] or ["none open"]
+    found = [_evaluation(e, facts["trainer"]) for e in facts["open_evaluations"]]
+    evaluations = found or ["none open"]
     lines += [f"  {'evaluation' if i == 0 else '':<11} {e}" for i, e in enumerate(evaluations)]
     fault = facts["last_fault"]
     lines.append(
@@ -142,13 +143,14 @@ def _claim_facts(claim: WorkerAttempt, now: float) -> dict[str, Any]:
     }
 
 
-def _evaluation(facts: dict[str, Any]) -> str:
+def _evaluation(facts: dict[str, Any], trainer: str) -> str:
     name = f"step {facts['step']} ({facts['prompt']}), {facts['num_problems'] or '?'} problems: "
     claim = facts["claim"]
     if facts["state"] == "generated":
         return name + "generated, not graded yet"
     if facts["state"] == "waiting" or claim is None:
-        return f"{name}waits for a worker since {duration(facts['asked_seconds_ago'])}"
+        whom = "a worker, or the run to go on" if trainer == "dead" else "a worker"
+        return f"{name}waits for {whom} since {duration(facts['asked_seconds_ago'])}"
     return (
         f"{name}{claim['completed']} done by {claim['worker']} (attempt {claim['attempt']}, "
         f"heartbeat {duration(claim['heartbeat_seconds_ago'])} ago)"

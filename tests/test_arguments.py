@@ -327,6 +327,17 @@ def test_latest_in_a_directory_that_is_not_there_yet_is_no_fault(tmp_path):
     assert config.checkpoint.output_dir == missing
 
 
+@pytest.mark.parametrize("place", ["--output_dir", "--resume_from_checkpoint"])
+def test_a_run_to_resume_that_is_not_there_is_what_is_told(tmp_path, place):
+    (tmp_path / "run-a").mkdir()
+    flags = {"--resume_from_checkpoint": "latest"} | {place: str(tmp_path / "run-b")}
+    with pytest.raises(ConfigError) as caught:
+        parse_train_config([word for pair in flags.items() for word in pair], (config_faults,))
+    first = caught.value.faults[0]
+    assert first.startswith("--resume_from_checkpoint: expected the directory of a run")
+    assert f"did you mean {tmp_path / 'run-a'}?" in first
+
+
 def test_a_checkpoint_that_is_not_there_is_a_fault(tmp_path):
     assert "no " in one_fault_of("--resume_from_checkpoint", str(tmp_path / "checkpoint-4"))
 

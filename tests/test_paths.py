@@ -16,6 +16,12 @@ def test_what_is_there_or_like_nothing_there_gets_no_suggestion(tmp_path):
     assert near_path(tmp_path / "another") == ""
 
 
+def test_files_are_not_alike_for_their_endings(tmp_path):
+    (tmp_path / "te.jsonl").touch()
+    assert near_path(tmp_path / "nope.jsonl") == ""
+    assert near_path(tmp_path / "ten.jsonl").endswith("te.jsonl?")
+
+
 def test_a_path_that_cannot_be_asked_about_is_no_error(tmp_path):
     assert near_path(tmp_path / ("x" * 5000)) == ""
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sft_dist.preflight import Options, split_options
+from sft_dist.preflight import Options, main, split_options
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,14 @@ def test_its_own_options_are_taken_out_of_the_flags_of_the_run():
     assert split_options(["--ranks=2"])[0].ranks == 2
     with pytest.raises(SystemExit, match="expected a number of ranks"):
         split_options(["--ranks", "x"])
+
+
+def test_help_tells_of_its_own_options(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0
+    assert all(word in told for word in ("--probe", "--ranks", "no-go", "sft-train --help"))
 
 
 def test_a_fault_of_the_flags_is_a_no_go():

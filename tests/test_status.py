@@ -86,6 +86,15 @@ def test_a_killed_run_is_dead_and_says_how_to_go_on(run_dir, capsys):
     assert "--resume_from_checkpoint latest" in text(run_dir, capsys)
 
 
+def test_a_stopped_run_is_where_its_status_says_and_its_evaluations_wait_for_it(run_dir, capsys):
+    with trainer_of(run_dir):
+        pass
+    status = {"state": "requeue", "reason": "stopped", "time": 1.0, "step": 47}
+    (run_dir / "status.json").write_text(json.dumps(status))
+    assert facts(run_dir)["step"] == 47  # the last row is of step 40
+    assert "waits for a worker, or the run to go on since" in text(run_dir, capsys)
+
+
 def test_the_last_checkpoint_has_its_age_and_its_faults(run_dir, capsys):
     assert facts(run_dir)["last_checkpoint"]["name"] == "checkpoint-20"
     assert "ago" in text(run_dir, capsys)

@@ -13,8 +13,8 @@ from launch.sweeping.cells import Cell
 from launch.sweeping.rung_watch import read_rows
 from launch.sweeping.states import CellState
 
-LAST_STEPS = 10
-"""Logged steps over which the final loss is averaged: one batch alone is noise."""
+LAST_SHARE = 0.05
+"""Of the steps: over these the final loss is averaged, as one batch alone is noise."""
 Z_95 = 1.959964
 MEASURES = (
     "accuracy", "accuracy_low", "accuracy_high", "num_problems", "eval_step", "train_loss",
@@ -93,7 +93,8 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     steps = {row["step"]: row for row in rows if "train/loss" in row}
     if not steps:
         return {}
-    last = [steps[step]["train/loss"] for step in sorted(steps)[-LAST_STEPS:]]
+    late = (1 - LAST_SHARE) * max(steps)
+    last = [row["train/loss"] for step, row in steps.items() if step > late]
     speeds = [
         row["perf/tokens_per_second"] for row in steps.values() if "perf/tokens_per_second" in row
     ]

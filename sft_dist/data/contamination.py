@@ -59,6 +59,8 @@ def refuse_contamination(
     Raises:
         ConfigError: when it is more than a clean split has, unless `allow`.
     """
+    if not evaluation:
+        return
     found = find_overlaps(train, evaluation)
     if not found:
         logger.info("no evaluation problem is in the training data (%d looked up)", len(evaluation))

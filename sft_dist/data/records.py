@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sft_dist.data.layouts import Split, SplitFiles, find_files, select_files
 from sft_dist.data.rows import Row, read_rows
-from sft_dist.errors import DataError
+from sft_dist.errors import DataError, counted
 from sft_dist.grading import extract_boxed
 
 _PROBLEM_FIELDS = ("problem", "question")
@@ -67,7 +67,7 @@ class LoadedSplit:
         """How many records were skipped and the first `limit` of them; empty if none was."""
         if not self.skipped:
             return ""
-        lines = [f"{len(self.skipped)} records of {self.source} were skipped:"]
+        lines = [f"skipped {counted(len(self.skipped), 'record')} of {self.source}:"]
         lines += [f"  {record}" for record in self.skipped[:limit]]
         if len(self.skipped) > limit:
             lines.append(f"  and {len(self.skipped) - limit} more")
@@ -123,7 +123,7 @@ def _load(files: SplitFiles, split: Split) -> LoadedSplit:
     if not loaded.examples:
         raise DataError(
             f"not one usable {split} record. Expected JSON objects with the text fields "
-            f"`problem`, `solution` and, for MATH, `type` and `level`.\n"
+            f"`problem` (or `question`), `solution` and, for MATH, `type` and `level`.\n"
             f"{loaded.describe_skipped() or files.root + ' holds only empty lists.'}"
         )
     return loaded
@@ -144,9 +144,9 @@ def _interpret(row: Row, *, name: str, split: Split) -> MathExample:
     solution = _text(record, "solution")
     answer = _text(record, "answer") or extract_boxed(solution) or None
     if not problem:
-        raise _UnusableError("no `problem`")
+        raise _UnusableError(f"no `problem`{_fields_found(record)}")
     if not solution and not (split == "test" and answer):
-        raise _UnusableError("no `solution`")
+        raise _UnusableError(f"no `solution`{_fields_found(record)}")
     if split == "test" and not answer:
         raise _UnusableError(r"no `answer` and no complete \boxed{} in the solution")
     return MathExample(
@@ -157,6 +157,10 @@ def _interpret(row: Row, *, name: str, split: Split) -> MathExample:
         subject=_text(record, *_SUBJECT_FIELDS) or _subject_of_folder(name),
         level=_level(record.get("level")),
     )
+
+
+def _fields_found(record: Mapping[str, object]) -> str:
+    return f" among the fields {', '.join(map(str, record))}" if record else ""
 
 
 def _text(record: Mapping[str, object], *fields: str) -> str:

@@ -129,7 +129,7 @@ def memory_finding(
         f"estimate {gib(estimate.peak)}, fullest at the {estimate.fullest}: {parts}",
     ]
     if worker:
-        lines.append(f"{gib(worker)} of this host are left to the evaluation worker")
+        lines.append(f"{gib(worker)} of this host are set aside for the evaluation worker")
     level = "ok"
     if measured:
         off = estimate.peak / measured - 1

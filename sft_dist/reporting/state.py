@@ -8,7 +8,7 @@ from sft_dist.durable import read_json
 from sft_dist.reporting.checkpoints import Checkpoint, read_checkpoints
 from sft_dist.reporting.evaluations import Evaluation, failures, read_evaluations
 from sft_dist.reporting.liveness import Life, lock_holder
-from sft_dist.reporting.run_files import STATUS, number, read_settings, text
+from sft_dist.reporting.run_files import STATUS, number, read_settings, text, whole
 from sft_dist.reporting.training import Training, read_training
 
 
@@ -27,6 +27,8 @@ class RunState:
     now: float
     time: float | None = None
     last_row_time: float | None = None
+    step: int | None = None
+    """Of status.json: where the run stands once it has stopped; rows may end before."""
 
     @property
     def is_dead(self) -> bool:
@@ -63,6 +65,7 @@ def read_state(run_dir: Path, training: Training) -> RunState:
         now=time.time(),
         time=number(status.get("time")),
         last_row_time=training.last_time,
+        step=whole(status.get("step")),
     )
 
 

@@ -96,9 +96,16 @@ def test_no_test_split_is_an_error_that_names_the_ways_out(train_only):
         assert way in str(caught.value)
 
 
-def test_without_evaluation_no_test_split_is_needed_and_nothing_is_held_out(train_only):
-    problems = load(train_only, evaluate=False, holdout=10)
+def test_without_evaluation_no_test_split_is_needed(train_only):
+    problems = load(train_only, evaluate=False)
     assert (len(problems.train), problems.evaluation) == (30, [])
+
+
+def test_what_is_held_out_is_not_trained_on_either_when_it_is_scored_later(train_only):
+    problems = load(train_only, evaluate=False, holdout=10)
+    evaluated = load(train_only, evaluate=True, holdout=10)
+    assert (len(problems.train), problems.evaluation) == (20, [])
+    assert problems.train == evaluated.train
 
 
 def test_missing_data_names_the_path(tmp_path):

@@ -17,10 +17,15 @@ def test_several_runs_go_to_the_file_named(tmp_path, run_dir):
     assert not (run_dir / "report.html").exists()
 
 
+def test_several_runs_are_compared_on_a_page_where_one_stands(run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main([str(run_dir), str(run_dir)])
+    assert (tmp_path / "comparison.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["{run}", "{run}"], "--output"),
         (["{run}/nothing"], "RUN_DIR"),
         (["{run}", "--output", "{run}/no/such/x.html"], "--output"),
     ],

@@ -185,6 +185,7 @@ def test_one_rank_a_gpu_and_one_without(
     run, environment, stub_programs, tmp_path, variables, driver, ranks
 ):
     calls = stub_programs("torchrun")
+    stub_programs("python")
     stub_programs("nvidia-smi", driver)
     environment.update(variables)
     reply = run("launch/train_single_node.sh")
@@ -195,10 +196,20 @@ def test_one_rank_a_gpu_and_one_without(
 
 def test_a_variable_that_is_set_is_kept(run, environment, stub_programs, tmp_path):
     stub_programs("torchrun", f'env >"{tmp_path}/seen"')
+    stub_programs("python")
     environment |= {"NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "3"}
     assert run("launch/train_single_node.sh").returncode == 0
     seen = (tmp_path / "seen").read_text().splitlines()
     assert {"NCCL_DEBUG=INFO", "OMP_NUM_THREADS=3", "PYTHONUNBUFFERED=1"} <= set(seen)
+
+
+def test_faults_of_the_flags_are_told_before_torchrun(run, environment, stub_programs):
+    calls = stub_programs("torchrun")
+    reply = run("launch/train_single_node.sh", "--learning_rat", "1e-5")
+    assert (reply.returncode, reply.stdout) == (2, "")
+    assert "did you mean --learning_rate?" in reply.stderr
+    assert "Traceback" not in reply.stderr
+    assert not calls.exists()
 
 
 def test_evaluate_passes_its_flags_on(run, environment, stub_programs, tmp_path):

@@ -3,6 +3,13 @@
 const mainSeries = (run) => run.evaluations.filter((evaluation) => evaluation.series === 0);
 const lastOf = (run, name, count = 20) => mean((run.curves[name] ?? []).slice(-count));
 
+/** Mean loss of the last twentieth of the steps so far, one logged row at least. */
+function lossOf(run) {
+  const { step } = run.curves;
+  const late = run.curves["train/loss"]?.filter((_, row) => step[row] > 0.95 * step.at(-1));
+  return mean(late ?? []);
+}
+
 function overview() {
   return isOne ? [header(runs[0]), tiles(runs[0])] : [sweepHeader(), sweepTable()];
 }
@@ -42,7 +49,7 @@ function tiles(run) {
   }
   if (run.curves.step.length) {
     const seconds = run.attempts.reduce((sum, a) => sum + a.ended - a.began, 0);
-    found.push(tile("Loss", short(lastOf(run, "train/loss", 10)), "nats a token, mean of the last 10 rows"),
+    found.push(tile("Loss", short(lossOf(run)), "nats a token, mean of the last 5 % of steps"),
       tile("Steps", `${whole(run.step)} of ${run.totalSteps ? whole(run.totalSteps) : "?"}`,
         run.attempts.length > 1 ? `${run.attempts.length} attempts` : "one attempt"),
       tile("Throughput", `${brief(lastOf(run, "perf/tokens_per_second") ?? 0)}`, "tokens/s, all ranks"),
@@ -79,7 +86,7 @@ function sweepTable() {
       { number: last ? accuracyCell(last) : DASH },
       { number: last?.change ? changeCell(last.change) : DASH },
       { number: againstBest(run, index) },
-      { number: short(lastOf(run, "train/loss", 10)) },
+      { number: short(lossOf(run)) },
       { number: `${whole(run.step)}/${run.totalSteps ?? "?"}` },
       { number: whole(lastOf(run, "perf/tokens_per_second")) },
     ];

@@ -53,6 +53,19 @@ def test_only_the_three_failed_of_twelve_cells_are_run_again(
     assert sum(starts(tmp_path).values()) == 15, "a third call has nothing to do"
 
 
+def test_cells_that_fail_before_they_have_a_status_say_why(sweep_file, call, tmp_path):
+    told = "error: 1 fault in the configuration:\\n  1. --seed: bad\\nTraceback"
+    says = f"import sys; print('a line\\n{told}'); sys.exit(2)"
+    code, output = call(sweep_file(command=[sys.executable, "-c", says]), "--local")
+    assert code == 1
+    assert "failed: 1 fault in the configuration: 1. --seed: bad\n" in output
+    assert "sweep: 4 failed" in output
+    assert str(next((tmp_path / "out" / "logs").glob("*.log"))) in output
+    assert [row["reason"] for row in table(tmp_path)] == [
+        "1 fault in the configuration: 1. --seed: bad"
+    ] * 4
+
+
 def test_the_table_says_what_a_cell_reached_and_cost(sweep_file, call, tmp_path):
     assert call(sweep_file(), "--local")[0] == 0
     best = table(tmp_path)[0]
