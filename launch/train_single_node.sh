@@ -12,7 +12,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 # Faults of the flags in a line each and exit code 2, before torchrun wraps them in tracebacks.
-python -m sft_dist.train --print_config "$@" >/dev/null
+python -m sft_dist.train "$@" --print_config >/dev/null
 
 # --standalone   picks a free port, so two runs can share a machine.
 # --max-restarts the run is resumed from a checkpoint, not restarted in place.

@@ -11,7 +11,7 @@ from typing import Any
 from launch.sweeping.cells import Cell
 from launch.sweeping.description import Sweep
 from launch.sweeping.rung_watch import watch_once
-from launch.sweeping.states import STOPPED_BY_SWEEP
+from launch.sweeping.states import STOPPED_BY_SWEEP, read_status
 from sft_dist.runtime.run_directory import write_status
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +49,15 @@ def run_cells(sweep: Sweep, cells: Sequence[Cell], stop: dict[str, Any] | None) 
 
 
 def _tell_failure(cell: Cell, log: Path, begun: int) -> None:
-    """Say why a cell failed; one that never came to write its status is given one."""
+    """Say why a cell failed; one that never came to write its status is given one.
+
+    torchrun ends with 1 also when a signal made the ranks save and leave: that is no failure.
+    """
+    status = read_status(cell.run_dir)
+    if status.get("state") in ("finished", "requeue"):
+        return
     reason = last_error(log.read_bytes()[begun:].decode(errors="replace"))
-    if not (cell.run_dir / "status.json").exists():
+    if not status:
         write_status(cell.run_dir, "failed", reason)
     print(f"sweep:   failed: {reason}\nsweep:   its output: {log}", flush=True)
 
