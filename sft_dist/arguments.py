@@ -16,7 +16,6 @@ import yaml
 
 from sft_dist.config import DEBUG_DEFAULTS, GROUPS, ScoringConfig, TrainConfig, from_flat
 from sft_dist.errors import ConfigError
-from sft_dist.paths import near_path
 
 FLAGS: dict[str, Any] = {f.name: f.type for group in GROUPS.values() for f in fields(group)}
 COMMANDS = ("config", "print_config", "print_completion", "help")
@@ -56,9 +55,7 @@ def parse_train_config(argv: Sequence[str], checks: Sequence[Check]) -> TrainCon
     )
     reader = ArgumentReader("sft-train", description, GROUPS)
     given = reader.read(argv)
-    inherited = _inherited(given)
-    reader.faults += _nothing_to_resume(given, inherited)
-    config = from_flat({**inherited, **given})
+    config = from_flat({**_inherited(given), **given})
     reader.raise_faults(check(config) for check in checks)
     if "print_config" in reader.commands:
         print(yaml.safe_dump(config.flat(), sort_keys=False), end="")
@@ -252,17 +249,6 @@ def _inherited(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("debug", inherited.get("debug")):
         inherited = {**DEBUG_DEFAULTS, **inherited}
     return inherited
-
-
-def _nothing_to_resume(given: Mapping[str, Any], inherited: Mapping[str, Any]) -> list[str]:
-    """Who resumes a run need not name its model; who names neither has mistaken the directory."""
-    if not given.get("resume_from_checkpoint") or {"model_path"} & {*given, *inherited}:
-        return []
-    place = given.get("output_dir")
-    if given["resume_from_checkpoint"] != "latest":
-        place = place or given["resume_from_checkpoint"]
-    found = f"no run in {place}{near_path(Path(place))}" if place else "no --output_dir"
-    return [f"--resume_from_checkpoint: expected the directory of a run, found {found}"]
 
 
 def read_run_config(run_dir: Path) -> dict[str, Any]:

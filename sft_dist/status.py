@@ -41,7 +41,7 @@ def status_facts(now: RunNow) -> dict[str, Any]:
         "reason": state.reason,
         "trainer": state.life,
         "lock": state.holder,
-        "step": training.step if state.state == "running" or state.step is None else state.step,
+        "step": training.step,
         "total_steps": training.total_steps,
         "attempt": training.attempts[-1].number if training.attempts else None,
         "seconds_per_step": training.seconds_per_step,

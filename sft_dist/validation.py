@@ -27,7 +27,7 @@ NOT_NEGATIVE = (
 
 def config_faults(config: TrainConfig) -> list[str]:
     """One line for each setting that cannot be run: expected, found, what to change."""
-    return setting_faults(config) + run_dir_faults(config)
+    return run_dir_faults(config) + setting_faults(config)
 
 
 def setting_faults(config: TrainConfig) -> list[str]:
@@ -98,6 +98,10 @@ def run_dir_faults(config: TrainConfig) -> list[str]:
         return []
     if resume == "latest" and output_dir is None:
         return ["--resume_from_checkpoint latest: expected --output_dir, the run to look in"]
+    if not config.model.model_path:  # a run would have given it
+        place = Path(output_dir or resume)
+        found = f"no run in {place}{near_path(place)}"
+        return [f"--resume_from_checkpoint: expected the directory of a run, found {found}"]
     if resume != "latest" and not Path(resume).is_dir():
         return [f"--resume_from_checkpoint: expected a checkpoint directory, found no {resume}"]
     return []

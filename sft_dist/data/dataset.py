@@ -27,14 +27,10 @@ def load_problems(config: DataConfig, *, evaluate: bool, max_eval_samples: int) 
         DataError: naming the paths tried; or there is no test split and no other source is named.
     """
     train = _read(load_split(config.data_path, "train"))
-    held: list[MathExample] = []
     if config.holdout:  # kept from training also when they are only scored later
         train, held = _split_off(train, config.holdout)
-    if not evaluate:
-        return Problems(train, [])
-    if config.holdout:
-        return Problems(train, stratified_sample(held, max_eval_samples))
-    return Problems(train, load_evaluation_problems(config, max_eval_samples))
+        return Problems(train, stratified_sample(held, max_eval_samples) if evaluate else [])
+    return Problems(train, load_evaluation_problems(config, max_eval_samples) if evaluate else [])
 
 
 def load_evaluation_problems(config: DataConfig, max_eval_samples: int) -> list[MathExample]:

@@ -19,9 +19,9 @@ from sft_dist.reporting.run_files import (
     text,
 )
 from sft_dist.reporting.scores import Scores, read_scores, recorded_only
-from sft_dist.reporting.state import read_state
+from sft_dist.reporting.state import read_progress
 from sft_dist.reporting.timeline import events, spans
-from sft_dist.reporting.training import Row, Training, curve_columns, read_training
+from sft_dist.reporting.training import Row, Training, curve_columns
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ def run_dir_fault(path: Path) -> str | None:
 def read_run(run_dir: Path, *, prefix: str = "") -> RunView:
     """Read a run; what is missing or damaged is left out and noted. `prefix` keeps names apart."""
     settings = read_settings(run_dir)
-    training = read_training(run_dir, settings)
+    state, training = read_progress(run_dir, settings)
     all_evaluations, checkpoints = read_evaluations(run_dir), read_checkpoints(run_dir)
-    state = read_state(run_dir, training)
     scores = read_scores(run_dir, all_evaluations, settings, prefix=prefix)
     evaluations = scores.evaluations + recorded_only(training, scores.evaluations, settings)
     evaluations.sort(key=lambda e: (e["series"], e["step"]))

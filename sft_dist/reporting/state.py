@@ -1,7 +1,7 @@
 """What a run is doing now: from status.json, the record, the lock and the evaluations' files."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sft_dist.durable import read_json
@@ -9,7 +9,7 @@ from sft_dist.reporting.checkpoints import Checkpoint, read_checkpoints
 from sft_dist.reporting.evaluations import Evaluation, failures, read_evaluations
 from sft_dist.reporting.liveness import Life, lock_holder
 from sft_dist.reporting.run_files import STATUS, number, read_settings, text, whole
-from sft_dist.reporting.training import Training, read_training
+from sft_dist.reporting.training import Row, Training, read_training
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunState:
     time: float | None = None
     last_row_time: float | None = None
     step: int | None = None
-    """Of status.json: where the run stands once it has stopped; rows may end before."""
+    """Of status.json, written when the run stopped."""
 
     @property
     def is_dead(self) -> bool:
@@ -54,6 +54,15 @@ class RunNow:
     last_fault: tuple[float, str] | None = None
 
 
+def read_progress(run_dir: Path, settings: Row) -> tuple[RunState, Training]:
+    """A run's state and its record, which end at the same step: rows may end before a stop."""
+    training = read_training(run_dir, settings)
+    state = read_state(run_dir, training)
+    if state.state != "running" and state.step is not None:
+        training = replace(training, step=state.step)
+    return state, training
+
+
 def read_state(run_dir: Path, training: Training) -> RunState:
     """The run's state; never raises for what is missing."""
     status, holder = read_json(run_dir / STATUS) or {}, lock_holder(run_dir)
@@ -71,8 +80,7 @@ def read_state(run_dir: Path, training: Training) -> RunState:
 
 def read_now(run_dir: Path) -> RunNow:
     """Read everything that `status` tells."""
-    training = read_training(run_dir, read_settings(run_dir))
-    state = read_state(run_dir, training)
+    state, training = read_progress(run_dir, read_settings(run_dir))
     evaluations = read_evaluations(run_dir)
     faults = [fault for evaluation in evaluations for fault in _named(evaluation)]
     if state.state == "failed":

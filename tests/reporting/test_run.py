@@ -71,6 +71,14 @@ def test_a_run_that_has_just_begun_is_shown(tmp_path):
     assert "No evaluation has been graded yet." in data["sentences"]
 
 
+def test_a_stopped_run_is_where_its_status_says(run_dir):
+    status = {"state": "requeue", "reason": "stopped", "time": 1.0, "step": 47}
+    (run_dir / "status.json").write_text(json.dumps(status))
+    data = read_run(run_dir).data
+    assert data["step"] == 47  # the last row is of step 40
+    assert any("47 of 100 steps" in sentence for sentence in data["sentences"])
+
+
 def test_a_run_that_only_evaluates_is_called_by_its_model(tmp_path):
     evaluate(tmp_path, 50, made_problems(9), skill=0.5)
     what, change = read_run(tmp_path).data["sentences"]
